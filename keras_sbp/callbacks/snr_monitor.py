@@ -1,0 +1,224 @@
+"""The callback that feeds the gates, and tells what they say."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_sbp.callbacks.diagnosis import Diagnosis
+from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
+from keras_sbp.graph import find_gates
+from keras_sbp.layers import SBPLayer
+
+_logger = logging.getLogger("keras_sbp")
+_GATES_IN_LINE = 6
+
+
+class SNRMonitor(keras.callbacks.Callback):
+    """Tells gates the size of the data, and tells you what they would prune.
+
+    When training begins, it sets the steps per epoch of every gate without
+    `num_samples`, so that the KL gets its weight. If the data has no known
+    length, the first epoch runs with KL weight 0 and is counted.
+
+    After each epoch it adds to `logs`:
+
+    - `sbp_kept`: units that stay, over all gates; and `sbp_kept_<gate>` each.
+    - `sbp_sparsity`: fraction of the units that go.
+    - `sbp_kl`: what the KL adds to the training loss, that is, the sum over
+      gates of `kl_weight * kl_factor * KL / num_samples`, at the end of the
+      epoch.
+    - `sbp_snr_p5`, `sbp_snr_p50`, `sbp_snr_p95`: quantiles of the SNR over the
+      units of all gates.
+
+    What it calls kept is what `prune()` keeps with the gates' own rules.
+    Callbacks see these entries if they stand after this one in the list:
+    History and the progress bar always do; list `CSVLogger`, `EarlyStopping`,
+    `TensorBoard` and the like after the monitor.
+
+    A line per epoch goes where the progress bar goes: to the standard output,
+    or, with Keras's interactive logging disabled, to the logger `"keras_sbp"`
+    at level INFO. The line of an epoch appears when the progress bar has
+    finished its own, that is, when the next epoch begins or training ends.
+
+    It warns, each at most once per run, when the gates hardly move, when
+    everything at a gate is about to be pruned, when the KL outweighs the data
+    loss, and when nothing is pruned at the end.
+
+    Args:
+        verbose: `"auto"` follows the `verbose` of `fit()`; 0 writes no lines,
+            1 writes them.
+        quantiles: Floats from 0 to 1, the quantiles of the SNR to log.
+        prefix: What the names of the entries in `logs` begin with.
+
+    Attributes:
+        history: Dict of lists with one entry per epoch of the last `fit()`,
+            named as in `logs` without the prefix, and `epoch`.
+
+    Raises:
+        TypeError: If `prefix` is not a string.
+        ValueError: If an argument is out of its range; when training begins,
+            if the model has no gate; when training begins and after each
+            epoch, if a posterior has NaN or Inf.
+
+    Example:
+
+    >>> monitor = keras_sbp.SNRMonitor()
+    >>> history = model.fit(x, y, epochs=20, callbacks=[monitor])
+    >>> kept = monitor.history["kept"]
+    """
+
+    # Its batch hook touches one integer only, so Keras need not wait for it in each step.
+    async_safe = True
+
+    def __init__(
+        self,
+        verbose: int | str = "auto",
+        quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+        prefix: str = "sbp_",
+    ) -> None:
+        super().__init__()
+        if verbose not in ("auto", 0, 1, 2):
+            raise ValueError(
+                'SNRMonitor expected `verbose` to be "auto", 0, 1 or 2. '
+                f"Received: verbose={verbose!r}."
+            )
+        quantiles = tuple(float(q) for q in quantiles)
+        if not all(0 <= q <= 1 for q in quantiles):
+            raise ValueError(
+                "SNRMonitor expected `quantiles` from 0 to 1, such as (0.05, 0.5, 0.95). "
+                f"Received: quantiles={quantiles}."
+            )
+        if not isinstance(prefix, str):
+            raise TypeError(f"SNRMonitor expected `prefix` to be a string. Received: {prefix!r}.")
+        self.verbose = verbose
+        self.quantiles = quantiles
+        self.prefix = prefix
+        self.history: dict[str, list] = {}
+        self._gates: list[SBPLayer] = []
+        self._steps: int | None = None
+        self._batches = 0
+        self._pending_line: str | None = None
+        self._last: EpochSummary | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Finds the gates, checks them and tells them the steps per epoch."""
+        self._gates = require_gates(self.model, type(self).__name__)
+        built = [gate for gate in self._gates if gate.built]
+        for gate in built:
+            gate.check_posterior()
+        params = self.params or {}
+        # If the length is unknown, what this monitor counted in an earlier fit() is the best guess.
+        self._length_unknown = not params.get("steps")
+        if not self._length_unknown:
+            self._steps = int(params["steps"])
+        self._tell_steps()
+        self.history = {}
+        self._pending_line = self._last = None
+        self._diagnosis = Diagnosis(params.get("epochs") or 1, _optimizer_name(self.model))
+        if len(built) == len(self._gates):
+            self._diagnosis.begin(summarise(self._gates))
+
+    def _tell_steps(self) -> None:
+        strategy = getattr(self.model, "distribute_strategy", None)
+        replicas = getattr(strategy, "num_replicas_in_sync", 1)
+        for gate in self._gates:
+            if gate.num_samples is None:
+                gate.set_steps_per_epoch(self._steps, replicas)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the line of the epoch before."""
+        self._write_line()
+        self._batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Counts."""
+        self._batches = max(self._batches, batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Puts the numbers into `logs` and `history`, and warns where due."""
+        for gate in self._gates:
+            gate.check_posterior()
+        self._last = summary = summarise(self._gates)
+        loss = (logs or {}).get("loss")
+        entries = self._entries(summary)
+        if logs is not None:
+            logs.update({self.prefix + key: value for key, value in entries.items()})
+        for key, value in {"epoch": epoch, **entries}.items():
+            self.history.setdefault(key, []).append(value)
+        self._pending_line = self._line(summary)
+        _warn(self._diagnosis.after_epoch(summary, loss))
+        if self._length_unknown and self._batches and self._batches != self._steps:
+            self._steps = self._batches
+            self._tell_steps()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Writes the last line, and warns where due."""
+        self._write_line()
+        if self._last is not None:
+            _warn(self._diagnosis.at_end(self._last))
+
+    def _entries(self, summary: EpochSummary) -> dict[str, float]:
+        entries = {
+            "kept": float(summary.kept),
+            "sparsity": summary.sparsity,
+            "kl": summary.kl_loss,
+        }
+        for q, value in zip(self.quantiles, summary.snr_quantiles(self.quantiles), strict=True):
+            entries[f"snr_p{100 * q:g}"] = value
+        for gate in summary.gates:
+            entries[f"kept_{gate.name}"] = float(gate.kept)
+        return entries
+
+    def _line(self, summary: EpochSummary) -> str:
+        line = (
+            f"SBP keeps {summary.kept} of {summary.units} units "
+            f"({summary.sparsity:.0%} sparsity), KL {summary.kl_loss:.3g}"
+        )
+        if 1 < len(summary.gates) <= _GATES_IN_LINE:
+            line += ": " + ", ".join(f"{g.name} {g.kept}/{g.units}" for g in summary.gates)
+        return line
+
+    def _write_line(self) -> None:
+        line, self._pending_line = self._pending_line, None
+        verbose = (self.params or {}).get("verbose", 1) if self.verbose == "auto" else self.verbose
+        if line is None or not verbose:
+            return
+        if keras.config.is_interactive_logging_enabled():
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        else:
+            _logger.info(line)
+
+
+def _optimizer_name(model: Any) -> str:
+    optimizer = getattr(model, "optimizer", None)
+    # Under mixed_float16 Keras wraps the user's optimizer.
+    return type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+
+
+def require_gates(model: Any, callback: str) -> list[SBPLayer]:
+    """Returns the gates of a model, at least one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    gates = find_gates(model)
+    if not gates:
+        raise ValueError(
+            f"{callback} found no gate in model '{model.name}'. Expected at least one SBPLayer. "
+            "Put keras_sbp.SBPLayer() behind the layers whose units may go, or leave the callback "
+            "out. If the model makes its layers only when it is built, build it before fit()."
+        )
+    return gates
+
+
+def _warn(messages: list[str]) -> None:
+    for message in messages:
+        # The caller of fit() is many frames of Keras away; the message says all it needs.
+        warnings.warn(message, UserWarning, stacklevel=3)

@@ -1,0 +1,135 @@
+"""Writing a file or a folder so that a crash leaves the old one or none, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+# Everything TensorFlow writes into a SavedModel. A folder that holds anything else is not ours.
+_SAVED_MODEL_ENTRIES = {
+    "saved_model.pb",
+    "saved_model.pbtxt",
+    "keras_metadata.pb",
+    "fingerprint.pb",
+    "variables",
+    "assets",
+    "assets.extra",
+}
+
+
+def check_target(path: pathlib.Path, *, folder: bool, overwrite: bool) -> None:
+    """Refuse a target that could not, or should not, be written.
+
+    Args:
+        path: Where the result is going to be.
+        folder: Whether the result is a folder.
+        overwrite: Whether something already there may be replaced.
+
+    Raises:
+        FileNotFoundError: If the parent folder does not exist.
+        NotADirectoryError: If the parent is not a folder.
+        PermissionError: If the parent folder cannot be written to.
+        FileExistsError: If something is there that may not be replaced.
+    """
+    _check_parent(path)
+    if not path.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"'{path}' exists already. Pass overwrite=True to replace it, or choose another path."
+        )
+    if folder != path.is_dir():
+        found, expected = ("folder", "file") if path.is_dir() else ("file", "folder")
+        raise FileExistsError(
+            f"'{path}' is a {found}, and this format is a {expected}. Choose another path."
+        )
+    if folder:
+        _check_saved_model(path)
+
+
+@contextlib.contextmanager
+def staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a temporary path beside the target; move what was written there into place.
+
+    The temporary path lies in the same folder, hence on the same file system, so the last step is
+    one rename. A file replaces the old file in that one step. A folder cannot: the old one is
+    moved aside first, so a crash in between leaves none. If the block raises, nothing is moved and
+    the temporary files are removed.
+
+    Args:
+        path: The target. A symbolic link is followed.
+
+    Yields:
+        The path to write to, with the target's own name.
+    """
+    target = pathlib.Path(os.path.realpath(path))
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        written = pathlib.Path(scratch, "new", target.name)
+        written.parent.mkdir()
+        yield written
+        _sync_tree(written)
+        if target.is_dir():
+            _swap_folder(written, target, aside=pathlib.Path(scratch, "old"))
+        else:
+            os.replace(written, target)
+        _sync(target.parent)
+
+
+def _check_parent(path: pathlib.Path) -> None:
+    parent = path.parent
+    if not parent.exists():
+        raise FileNotFoundError(
+            f"Cannot write '{path}': the folder '{parent}' does not exist. Create it first."
+        )
+    if not parent.is_dir():
+        raise NotADirectoryError(
+            f"Cannot write '{path}': '{parent}' is a file, expected a folder. Choose another path."
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"Cannot write '{path}': no permission to write into the folder '{parent}'. "
+            "Change its permissions or choose another path."
+        )
+
+
+def _check_saved_model(path: pathlib.Path) -> None:
+    entries = {entry.name for entry in path.iterdir()}
+    foreign = sorted(entries - _SAVED_MODEL_ENTRIES)
+    if foreign or (entries and not entries & {"saved_model.pb", "saved_model.pbtxt"}):
+        found = f"'{foreign[0]}' among others" if foreign else "no 'saved_model.pb'"
+        raise FileExistsError(
+            f"'{path}' is not replaced: expected a folder with nothing but a SavedModel in it, "
+            f"found {found}. Choose another path, or remove the folder yourself."
+        )
+
+
+def _swap_folder(new: pathlib.Path, target: pathlib.Path, aside: pathlib.Path) -> None:
+    os.rename(target, aside)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync_tree(path: pathlib.Path) -> None:
+    # Contents must be on the disk before the name is, or a power cut shows an empty file.
+    if path.is_dir():
+        for child in path.iterdir():
+            _sync_tree(child)
+    _sync(path)
+
+
+def _sync(path: pathlib.Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder for syncing.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

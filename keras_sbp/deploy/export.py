@@ -1,0 +1,163 @@
+"""`export`: from a Keras model, gated or not, to a file that runs without Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any, Literal
+
+import keras
+
+from keras_sbp.deploy.atomic import check_target, staged
+from keras_sbp.deploy.convert import require_tensorflow, to_litert, to_saved_model
+from keras_sbp.deploy.litert import op_names
+from keras_sbp.deploy.precision import float32_twin
+from keras_sbp.deploy.signature import input_specs
+from keras_sbp.deploy.verify import max_abs_error
+from keras_sbp.graph import find_gates
+from keras_sbp.pruning import prune
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What `export` wrote.
+
+    Attributes:
+        path: The file or folder.
+        format: `"litert"` or `"saved_model"`.
+        bytes: Size on disk; of a folder, all files in it.
+        ops: Names of the operations in a `.tflite` file, in order; empty for a SavedModel.
+        batch_size: Size of the batch axis, `None` where it is free.
+        max_abs_error: Largest difference from the Keras model on random inputs, `None` if it
+            was not verified.
+        prune_report: The report of `prune`, `None` if the model had no gates.
+    """
+
+    path: str
+    format: str
+    bytes: int
+    ops: tuple[str, ...]
+    batch_size: int | None
+    max_abs_error: float | None
+    prune_report: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["ops"] = list(self.ops)
+        if self.prune_report is not None:
+            values["prune_report"] = self.prune_report.to_dict()
+        return values
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    batch_size: int | None | Literal["auto"] = "auto",
+    verify: bool = True,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Export a model to LiteRT (`.tflite`) or to a SavedModel, through `keras.Model.export`.
+
+    A model that still has gates is pruned first. The result is written beside its target, run in
+    its own runtime on random inputs, compared with the Keras model, and only then moved into
+    place: a failure or a crash leaves the old file, or none.
+
+    A `.tflite` file holds builtin LiteRT operations only and computes in float32; a model with
+    another compute dtype is rebuilt in float32 for it, with the same weights.
+
+    Args:
+        model: A built Keras model.
+        path: The target: `*.tflite` for LiteRT, a folder without suffix for a SavedModel.
+        format: `"litert"` or `"saved_model"`; `None` reads it off the path.
+        batch_size: Size of the batch axis. `"auto"` is 1 for LiteRT, which spares the file all
+            shape arithmetic, and free for a SavedModel; `None` leaves it free, an integer
+            fixes it.
+        verify: Whether to compare the file with the Keras model. Allowed is max|Δ| ≤ 1e-4
+            max|y| at each output for a model that computes in float32 or float64, 1e-2 for
+            float16, 5e-2 for bfloat16.
+        overwrite: Whether an existing file, or a folder that holds a SavedModel and nothing
+            else, is replaced.
+
+    Returns:
+        An `ExportReport`.
+
+    Raises:
+        ImportError: If TensorFlow is not installed.
+        ValueError: If the path does not fit the format, the model is not built, or an operation
+            of it does not exist in LiteRT.
+        OSError: If the path exists and `overwrite` is false, or cannot be written.
+        RuntimeError: If the file does not compute what the model computes, or the backend cannot
+            export.
+
+    Example:
+
+    ```python
+    report = keras_sbp.export(model, "small.tflite")
+    print(report.bytes, report.ops)
+    ```
+    """
+    target = pathlib.Path(path)
+    format = _format_of(target, format)
+    batch_size = _batch_size(batch_size, format)
+    check_target(target, folder=format == "saved_model", overwrite=overwrite)
+    require_tensorflow()
+    prune_report = None
+    if find_gates(model):
+        model, prune_report = prune(model, verify=verify)
+    specs = input_specs(model, batch_size)
+    with staged(target) as written:
+        if format == "litert":
+            # The converter insists on the suffix in lower case.
+            raw = written.with_suffix(".tflite")
+            to_litert(float32_twin(model), str(raw), specs)
+            raw.rename(written)
+        else:
+            to_saved_model(model, str(written), specs)
+        error = max_abs_error(model, specs, str(written), format) if verify else None
+        ops = op_names(written) if format == "litert" else ()
+        size = _size(written)
+    return ExportReport(str(target), format, size, ops, batch_size, error, prune_report)
+
+
+def _format_of(path: pathlib.Path, format: str | None) -> str:
+    suffix = path.suffix.lower()
+    if format not in (None, "litert", "saved_model"):
+        raise ValueError(
+            f"Unknown export format: expected 'litert', 'saved_model' or None, received {format!r}."
+        )
+    if format is None and suffix not in ("", ".tflite"):
+        raise ValueError(
+            f"Cannot tell the export format of '{path}': expected the suffix '.tflite' (LiteRT) or "
+            f"none (SavedModel folder), received '{path.suffix}'. For a folder with a dot in its "
+            "name pass format='saved_model'."
+        )
+    if format == "litert" and suffix != ".tflite":
+        raise ValueError(
+            f"A LiteRT file must end in '.tflite', received '{path}'. Change the path, or pass "
+            "format='saved_model'."
+        )
+    if format == "saved_model" and suffix in (".tflite", ".keras", ".h5", ".onnx"):
+        raise ValueError(
+            f"A SavedModel is a folder, expected a path without suffix, received '{path}'."
+        )
+    return format or ("litert" if suffix else "saved_model")
+
+
+def _batch_size(batch_size: int | None | str, format: str) -> int | None:
+    if batch_size == "auto":
+        return 1 if format == "litert" else None
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if batch_size is not None and not (whole and batch_size > 0):
+        raise ValueError(
+            f"`batch_size` must be 'auto', None or a positive integer, received {batch_size!r}."
+        )
+    return batch_size
+
+
+def _size(path: pathlib.Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

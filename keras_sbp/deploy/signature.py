@@ -1,0 +1,102 @@
+"""What an exported model takes in: one named, shaped and typed spec per input."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+import numpy as np
+
+# A free axis other than the batch (sequence length, image side) needs some size to be tried with.
+_FREE_AXIS = 32
+_EXAMPLES = 4
+
+
+def input_specs(model: keras.Model, batch_size: int | None) -> Any:
+    """Input specs of a model, in the structure in which the model takes its inputs.
+
+    Args:
+        model: A built Keras model.
+        batch_size: Size of the first axis, `None` to leave it free. An input that was itself
+            declared with a fixed batch size keeps that one.
+
+    Returns:
+        `keras.InputSpec`s nested like the model's inputs, each with a unique name.
+
+    Raises:
+        ValueError: If the model is not built.
+    """
+    if not model.built:
+        raise ValueError(
+            f"Model '{model.name}' is not built, so its input shapes are unknown. Call it once on "
+            "data, or give it an `Input`, before exporting it."
+        )
+    if isinstance(model, keras.Sequential):
+        structure = model.inputs[0]
+    elif hasattr(model, "inputs") and model.inputs:
+        structure = model.input
+    else:
+        return _from_build_config(model, batch_size)
+
+    def spec(tensor: Any) -> keras.InputSpec:
+        first = batch_size if tensor.shape[0] is None else tensor.shape[0]
+        # TensorFlow takes only such names for the arguments of a signature.
+        name = re.sub(r"\W", "_", tensor.name)
+        return keras.InputSpec(shape=(first, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
+
+    return keras.tree.map_structure(spec, structure)
+
+
+def random_batches(specs: Any, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Random inputs that fit the specs, some four examples in all.
+
+    Floating inputs are standard normal, integers 0 or 1 (valid for every vocabulary).
+
+    Args:
+        specs: The result of `input_specs`.
+        seed: Seed of the random numbers.
+
+    Returns:
+        A list of batches, each a dict from input name to array.
+    """
+    flat = keras.tree.flatten(specs)
+    fixed = flat[0].shape[0]
+    rng = np.random.default_rng(seed)
+    count = 1 if fixed is None else max(1, _EXAMPLES // fixed)
+    return [{spec.name: _random(spec, rng) for spec in flat} for _ in range(count)]
+
+
+def structured(specs: Any, batch: dict[str, np.ndarray]) -> Any:
+    """The arrays of a batch, nested as the model takes them."""
+    return keras.tree.map_structure(lambda spec: batch[spec.name], specs)
+
+
+def _random(spec: keras.InputSpec, rng: np.random.Generator) -> np.ndarray:
+    first = _EXAMPLES if spec.shape[0] is None else spec.shape[0]
+    shape = (first, *(_FREE_AXIS if n is None else n for n in spec.shape[1:]))
+    if spec.dtype == "bool":
+        return rng.random(shape) < 0.5
+    if "int" in spec.dtype:
+        return rng.integers(0, 2, shape).astype(spec.dtype)
+    if "float" not in spec.dtype:
+        raise ValueError(
+            f"Input '{spec.name}' has dtype {spec.dtype}, for which no random values can be "
+            "drawn, so the exported file cannot be compared with the model. Pass verify=False "
+            "to export without the comparison."
+        )
+    values = rng.standard_normal(shape).astype("float32")
+    return keras.ops.convert_to_numpy(keras.ops.cast(values, spec.dtype))
+
+
+def _from_build_config(model: keras.Model, batch_size: int | None) -> Any:
+    config = model.get_build_config() or {}
+    shape = config.get("input_shape")
+    if not (isinstance(shape, list | tuple) and all(isinstance(n, int | None) for n in shape)):
+        raise ValueError(
+            f"The inputs of model '{model.name}' ({type(model).__name__}) cannot be read: expected "
+            "a Functional or Sequential model, or a subclassed one called on a single tensor, "
+            f"received the recorded shapes {config}. Wrap it: "
+            "keras.Model(inputs, model(inputs))."
+        )
+    return keras.InputSpec(shape=(batch_size, *shape[1:]), dtype=model.input_dtype, name="inputs")

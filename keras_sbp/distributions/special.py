@@ -1,0 +1,78 @@
+"""Numerical tools of the distributions: one quadrature rule, the normal tail and its inverse.
+
+Every function works on NumPy arrays and on backend tensors: it uses the operators that both
+share and takes the namespace `xp` (`numpy` or `keras.ops`) for the rest.
+
+**Why quadrature.** The densities met here are `exp(-u²/2 - τu)` on an interval. Written with
+error functions their integrals are differences of nearly equal numbers (wide σ), ratios of
+underflowing ones (tails), or both. Summed over Gauss-Legendre nodes they are sums of positive
+terms: nothing cancels, nothing underflows, no branch is needed, and automatic differentiation of
+the sum is as accurate as the sum. The rule converges geometrically because the integrand is
+entire; its size is chosen per dtype so that what is left out is below the dtype's own rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Beyond this many standard deviations a float32 tail probability leaves the normal range.
+TAIL_LIMIT = 12.9
+
+
+class Quadrature(NamedTuple):
+    """Gauss-Legendre on [0, 1], and the log-density drop at which an integrand is cut off."""
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    drop: float
+
+
+@functools.lru_cache
+def quadrature(dtype: str) -> Quadrature:
+    """Returns the rule that integrates a density to the rounding of `dtype`."""
+    # exp(-drop) is what the cut leaves out; the size then resolves a whole Gaussian bell.
+    drop, size = (36.0, 40) if dtype == "float64" else (18.0, 24)
+    nodes, weights = np.polynomial.legendre.leggauss(size)
+    return Quadrature((0.5 * (nodes + 1.0)).astype(dtype), (0.5 * weights).astype(dtype), drop)
+
+
+def reach(tau: Any, drop: float, xp: Any) -> Any:
+    """Returns the u > 0 at which `u²/2 + |τ|u = drop`, without cancellation for large `|τ|`."""
+    tau = xp.abs(tau)
+    return 2.0 * drop / (tau + xp.sqrt(tau * tau + 2.0 * drop))
+
+
+def normal_tails(x: Any, rule: Quadrature, xp: Any) -> tuple[Any, Any]:
+    """Returns (Φ(x), 1 - Φ(x)), the smaller of the two to full relative precision.
+
+    `1 - Φ(t) = φ(t) ∫ exp(-u²/2 - tu) du` over u > 0, for t = |x| cut at `TAIL_LIMIT`.
+    """
+    x = xp.clip(x, -TAIL_LIMIT, TAIL_LIMIT)
+    t = xp.abs(x)
+    length = reach(t, rule.drop, xp)
+    u = length[..., None] * rule.nodes
+    mills = length * xp.sum(rule.weights * xp.exp(-u * (0.5 * u + t[..., None])), axis=-1)
+    tail = mills * xp.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
+    negative = x < 0.0
+    return xp.where(negative, tail, 1.0 - tail), xp.where(negative, 1.0 - tail, tail)
+
+
+def normal_quantile(lower: Any, upper: Any, xp: Any) -> Any:
+    """Returns the z with Φ(z) = lower and 1 - Φ(z) = upper, read off the smaller of the two.
+
+    A rational function of `r = sqrt(-log p)`, minimax in |z| on 0 ≤ z ≤ 13 (fitted for this
+    package): the error is below 4e-7 there. Beyond, p is held at the edge.
+    """
+    smaller = xp.clip(xp.minimum(lower, upper), 1e-37, 0.5)
+    r = xp.sqrt(-xp.log(smaller))
+    numerator = (
+        ((1.1809513865760206 * r + 8.544666797108233) * r + 6.522560031782539) * r
+        - 8.310551260955235
+    ) * r - 3.10047471769355
+    denominator = ((0.834802718038683 * r + 6.06125351452561) * r + 6.437312125190986) * r + 1.0
+    z = numerator / denominator
+    return xp.where(lower < upper, -z, z)

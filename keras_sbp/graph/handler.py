@@ -1,0 +1,140 @@
+"""The extension interface: what one kind of layer does with units, and the registry."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_sbp.graph import keras_internals
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.units import Known, Needs
+
+if TYPE_CHECKING:
+    from keras_sbp.graph.builder import Builder
+    from keras_sbp.graph.slim import Slim
+
+
+class LayerHandler(abc.ABC):
+    """Answers three questions about one call of a layer; see the module `units` for the types.
+
+    Handlers hold no state: one instance serves every call of every layer of its class.
+    """
+
+    def refuses(self, op: Op) -> str | None:
+        """Returns why this call must be left opaque, or None if it is understood."""
+        return None
+
+    @abc.abstractmethod
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """What is known of each output's units at inference, given what is known of the inputs?
+
+        Must be true for every input of the network. To know nothing (`{}`) is always right.
+        """
+
+    @abc.abstractmethod
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Which units must each input carry, so that the needed output units can be computed?
+
+        An entry of None means that the whole tensor is not needed.
+        """
+
+    @abc.abstractmethod
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """Makes the same call on the slimmed inputs. Each carries at least what `needs` asked.
+
+        The outputs must carry at least `needed`, and say what they carry.
+        """
+
+
+class Opaque(LayerHandler):
+    """A call that is not understood: everything around it is kept whole."""
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """Nothing is known."""
+        return [{} for _ in op.outputs]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Everything is needed."""
+        return [{} for _ in op.inputs]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The same operation with the same weights."""
+        return build.repeat(op, [build.settle(slim) for slim in inputs])
+
+
+OPAQUE = Opaque()
+_registry: dict[type, LayerHandler] = {}
+
+
+def handles(*classes: type) -> Callable[[type[LayerHandler]], type[LayerHandler]]:
+    """Class decorator that makes a handler serve these layer classes and their subclasses."""
+
+    def register(handler: type[LayerHandler]) -> type[LayerHandler]:
+        _registry.update(dict.fromkeys(classes, handler()))
+        return handler
+
+    return register
+
+
+def registered_classes() -> list[type]:
+    """Returns the classes that have a handler, by name."""
+    return sorted(_registry, key=lambda cls: cls.__name__)
+
+
+def find_handler(op: Op) -> tuple[LayerHandler, str | None]:
+    """Returns the handler for a call and, where that is the opaque one, the reason."""
+    stock = stock_class(op.operation)
+    if stock is None:
+        return OPAQUE, f"no handler for {type(op.operation).__name__}"
+    handler = _registry[stock]
+    reason = _unusual_call(op) or handler.refuses(op)
+    return (handler, None) if reason is None else (OPAQUE, reason)
+
+
+def stock_class(layer: object) -> type | None:
+    """Returns the registered class whose computation `layer` runs, or None.
+
+    A subclass counts while all it changes is how it is constructed and described. Overriding
+    anything else (`call`, `build`, `convolution_op`, ...) may change the function.
+    """
+    for base in type(layer).__mro__:
+        if base in _registry:
+            return base
+        if any(name not in _HARMLESS_OVERRIDES for name in vars(base)):
+            return None
+    return None
+
+
+_HARMLESS_OVERRIDES = {
+    "__init__",
+    "__annotations__",
+    "get_config",
+    "from_config",
+    *vars(type("Empty", (), {})),  # what every class has: __module__, __doc__, ...
+}
+
+
+def _unusual_call(op: Op) -> str | None:
+    if any(tensor.masked for tensor in op.inputs):
+        return "its input carries a Keras mask"
+    if op.kwargs.get("training"):
+        return "it is called with training=True"
+    leaves = keras.tree.flatten((op.args, op.kwargs))
+    if any(_is_stray_argument(leaf, op) for leaf in leaves):
+        return "it is called with further arguments"
+    if not isinstance(op.operation, keras.layers.Layer):
+        return None
+    if keras_internals.is_adapted_by_lora_or_quantised(op.operation):
+        return "it is quantised or has LoRA weights"
+    return None
+
+
+def _is_stray_argument(leaf: Any, op: Op) -> bool:
+    return not (leaf is None or leaf is False or any(leaf is tensor for tensor in op.inputs))

@@ -1,0 +1,37 @@
+"""Small readings of layers that several handlers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sbp.graph.trace import Op
+
+
+def numpy_weight(variable: Any) -> np.ndarray:
+    """Returns a weight as NumPy, in float32 at least."""
+    value = keras.ops.convert_to_numpy(variable)
+    return value.astype(np.float32) if value.dtype.itemsize < 4 else value
+
+
+def channel_axis(op: Op) -> int:
+    """Returns the channel axis of a layer with `data_format`."""
+    return 1 if op.operation.data_format == "channels_first" else op.inputs[0].rank - 1
+
+
+def pads_with_zeros(op: Op) -> bool:
+    """Tells whether a (depthwise, separable) convolution sees zeros beyond the borders."""
+    layer = op.operation
+    padding = getattr(layer, "padding", "valid")
+    return padding != "valid" and any(size > 1 for size in layer.kernel_size)
+
+
+def at_least_one(keep: np.ndarray) -> np.ndarray:
+    """Returns `keep`, or its first unit alone if none is kept: no layer can be without inputs."""
+    if keep.any():
+        return keep
+    first = np.zeros_like(keep)
+    first[0] = True
+    return first

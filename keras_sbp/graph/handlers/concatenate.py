@@ -1,0 +1,85 @@
+"""Concatenate: units of several tensors side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import layers
+
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.units import Known, Needs, constants, kept, tidy
+
+
+@handles(layers.Concatenate)
+class Concatenate(LayerHandler):
+    """Along its axis the units of the operands follow each other; along others they agree."""
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses the batch axis and unknown sizes along the axis."""
+        axis = _axis(op)
+        if axis == 0 or any(t.shape[axis] is None for t in op.inputs):
+            return "the sizes along its axis are unknown"
+        return None
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """Along its axis, side by side; along another, what all operands agree on."""
+        axis = _axis(op)
+        parts = [
+            constants(known, axis, tensor.shape[axis])
+            for known, tensor in zip(inputs, op.inputs, strict=True)
+        ]
+        known: Known = {axis: np.concatenate(parts)}
+        for other in set.intersection(*(set(k) for k in inputs)) - {axis}:
+            rows = np.stack([k[other] for k in inputs])
+            known[other] = np.where((rows == rows[0]).all(0), rows[0], np.nan)
+        return [tidy(known)]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """An operand none of whose units is needed is not needed at all."""
+        axis = _axis(op)
+        keep = kept(needed[0], axis, op.outputs[0].shape[axis])
+        others = {a: k for a, k in needed[0].items() if a != axis}
+        parts = np.split(keep, _borders(op))
+        if not keep.any():
+            parts[0] = np.ones_like(parts[0])
+        return [others | {axis: part} if part.any() else None for part in parts]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The operands that are left; a single one needs no concatenation."""
+        axis = _axis(op)
+        slims = {i: build.settle(s, {axis}) for i, s in enumerate(inputs) if s is not None}
+        carried = self._others(op, slims, build)
+        parts = [np.zeros(t.shape[axis], bool) for t in op.inputs]
+        scales = [np.ones(t.shape[axis]) for t in op.inputs]
+        for i, slim in slims.items():
+            parts[i], scales[i] = slim.carries(axis), slim.scale_on(axis)
+        tensors = [slim.tensor for slim in slims.values()]
+        tensor = build.layer(op)(tensors) if len(tensors) > 1 else tensors[0]
+        carried[axis] = np.concatenate(parts)
+        scale = {axis: np.concatenate(scales)} if any(s.scale for s in slims.values()) else {}
+        return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale)]
+
+    def _others(self, op: Op, slims: dict[int, Slim], build: Builder) -> Needs:
+        """Makes the operands carry the same units along the other axes, in place."""
+        axis = _axis(op)
+        others = {a for slim in slims.values() for a in slim.carried if a != axis}
+        for other in others:
+            carried = [slim.carries(other) for slim in slims.values()]
+            if any(not np.array_equal(each, carried[0]) for each in carried):
+                for i, slim in slims.items():
+                    keep = kept(build.edge(op, i), other, op.outputs[0].shape[other])
+                    slims[i] = build.take(slim, other, keep)
+        first = next(iter(slims.values()))
+        return {other: first.carries(other) for other in others}
+
+
+def _axis(op: Op) -> int:
+    return op.operation.axis % op.outputs[0].rank
+
+
+def _borders(op: Op) -> np.ndarray:
+    return np.cumsum([t.shape[_axis(op)] for t in op.inputs])[:-1]

@@ -1,0 +1,62 @@
+"""The decided gate: units times fixed numbers, 0 for those that go."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.scale import Scale
+from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.units import Known, Needs, constant_everywhere, tidy
+
+
+@handles(Scale)
+class Gate(LayerHandler):
+    """Leaves nothing in the new network: its numbers go into the weights around it."""
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """A removed unit is 0; a constant is multiplied."""
+        axis, factor, shape = _axis(op), op.operation.factor, op.inputs[0].shape
+        if not factor.any():
+            return [constant_everywhere(0.0, shape)]
+        if axis is None:
+            return [tidy({a: c * factor[0] for a, c in inputs[0].items()})]
+        known = {a: np.where(c == 0, 0.0, np.nan) for a, c in inputs[0].items() if a != axis}
+        here = inputs[0].get(axis, np.full(shape[axis], np.nan)) * factor
+        return [tidy(known | {axis: np.where(factor == 0, 0.0, here)})]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Each unit needs itself."""
+        return [needed[0]]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The input itself, to be multiplied where that costs least."""
+        slim, axis, factor = inputs[0], _axis(op), op.operation.factor
+        if axis is None:
+            axis = _some_axis(slim)
+            factor = np.full(slim.source.shape[axis], factor[0])
+        slim = build.multiply(slim, axis, factor)
+        return [
+            build.slim(
+                op.outputs[0],
+                slim.tensor,
+                carried=slim.carried,
+                scale=slim.scale,
+                rescale=slim.rescale,
+            )
+        ]
+
+
+def _axis(op: Op) -> int | None:
+    axis = op.operation.axis
+    return None if axis is None else axis % op.inputs[0].rank
+
+
+def _some_axis(slim: Slim) -> int:
+    """An axis of known size, best one along which the producer can be rescaled."""
+    known = [a for a, n in enumerate(slim.source.shape) if a > 0 and n is not None]
+    return next((a for a in slim.rescale if a in known), known[-1])

@@ -1,0 +1,80 @@
+"""BatchNormalization: an affine function of each channel, with weights."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handlers.common import numpy_weight
+from keras_sbp.graph.slim import Rescale, Slim
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.units import Known, Needs, constants, tidy
+
+
+@handles(layers.BatchNormalization)
+class BatchNormalization(LayerHandler):
+    """At inference: (x − mean)·gamma / √(variance + epsilon) + beta."""
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """A constant stays constant, and so does a channel whose gamma is 0."""
+        axis = _axis(op)
+        slope, offset = _slope_and_offset(op)
+        constant = constants(inputs[0], axis, slope.size)
+        constant = np.where(slope == 0, 0.0, constant)
+        return [tidy({axis: slope * constant + offset})]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Each unit needs itself; several calls share only the channel axis."""
+        if op.shared:
+            return [{a: keep for a, keep in needed[0].items() if a == _axis(op)}]
+        return [needed[0]]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The carried channels; a pending scale s > 0 turns gamma to gamma·s and mean to mean/s."""
+        axis, old = _axis(op), op.operation
+        scale = inputs[0].scale_on(axis)[inputs[0].carries(axis)]
+        absorbs = old.scale and not op.shared and (scale > 0).all()
+        slim = build.settle(inputs[0], {axis} if absorbs else ())
+        scale = slim.scale_on(axis)[slim.carries(axis)]
+        layer = build.layer(op)
+        first_call = not layer.built
+        tensor = layer(slim.tensor)
+        if first_call:
+            for name, variable in _weights(old).items():
+                value = numpy_weight(variable)[slim.carries(axis)]
+                value = {"gamma": value * scale, "moving_mean": value / scale}.get(name, value)
+                getattr(layer, name).assign(value)
+        rescale = {} if op.shared else _rescale(layer, axis, slim.carries(axis))
+        return [build.slim(op.outputs[0], tensor, carried=slim.carried, rescale=rescale)]
+
+
+def _axis(op: Op) -> int:
+    axis = op.operation.axis
+    return axis % op.inputs[0].rank
+
+
+def _weights(layer: keras.layers.BatchNormalization) -> dict[str, keras.Variable]:
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    return {name: getattr(layer, name) for name in names if getattr(layer, name) is not None}
+
+
+def _slope_and_offset(op: Op) -> tuple[np.ndarray, np.ndarray]:
+    layer = op.operation
+    weights = {name: numpy_weight(w).astype(np.float64) for name, w in _weights(layer).items()}
+    slope = weights.get("gamma", 1.0) / np.sqrt(weights["moving_variance"] + layer.epsilon)
+    return slope, weights.get("beta", 0.0) - slope * weights["moving_mean"]
+
+
+def _rescale(
+    layer: keras.layers.BatchNormalization, axis: int, carried: np.ndarray
+) -> dict[int, Rescale]:
+    def rescale(factor: np.ndarray) -> None:
+        for weight in (layer.gamma, layer.beta):
+            weight.assign(numpy_weight(weight) * factor[carried])
+
+    return {axis: rescale} if layer.scale and layer.center else {}

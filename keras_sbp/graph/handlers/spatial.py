@@ -1,0 +1,99 @@
+"""Pooling, padding, cropping, upsampling: each channel alone, positions mixed."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import layers
+
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.units import Known, Needs, tidy
+
+
+class ChannelWise(LayerHandler):
+    """Treats channels alike and alone, and lets numbers ≥ 0 through: f(s·x) = s·f(x)."""
+
+    def keeps_constants(self, op: Op) -> bool:
+        """Tells whether a channel of one value ≠ 0 has that value at every output position."""
+        return True
+
+    def axes(self, op: Op) -> tuple[int, int]:
+        """Returns the channel axis of the input and of the output."""
+        first = getattr(op.operation, "data_format", "channels_last") == "channels_first"
+        return (1, 1) if first else (op.inputs[0].rank - 1, op.outputs[0].rank - 1)
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """Constants pass; where the layer brings in zeros, only 0 does."""
+        axis, axis_out = self.axes(op)
+        if axis not in inputs[0]:
+            return [{}]
+        constant = inputs[0][axis]
+        if not self.keeps_constants(op):
+            constant = np.where(constant == 0, 0.0, np.nan)
+        return [tidy({axis_out: constant})]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Each channel needs itself, at all positions."""
+        axis, axis_out = self.axes(op)
+        return [{axis: needed[0][axis_out]} if axis_out in needed[0] else {}]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The same layer on fewer channels."""
+        axis, axis_out = self.axes(op)
+        slim = build.settle(inputs[0], {axis})
+
+        def moved(by_axis: dict) -> dict:
+            return {axis_out: by_axis[axis]} if axis in by_axis else {}
+
+        return [
+            build.slim(
+                op.outputs[0],
+                build.layer(op)(slim.tensor),
+                carried=moved(slim.carried),
+                scale=moved(slim.scale),
+                rescale=moved(slim.rescale),
+            )
+        ]
+
+
+@handles(
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.AveragePooling3D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+    layers.Cropping1D,
+    layers.Cropping2D,
+    layers.Cropping3D,
+)
+class Pooling(ChannelWise):
+    """Maxima and means leave padded positions out, so a constant stays what it is."""
+
+
+@handles(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
+class ZeroPadding(ChannelWise):
+    """Brings zeros in at the borders."""
+
+    def keeps_constants(self, op: Op) -> bool:
+        """Only 0 does."""
+        return False
+
+
+@handles(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
+class UpSampling(ChannelWise):
+    """Repeats or interpolates positions."""
+
+    def keeps_constants(self, op: Op) -> bool:
+        """The wider kernels may ring at borders, so only 0 is trusted there."""
+        return getattr(op.operation, "interpolation", "nearest") in ("nearest", "bilinear")

@@ -1,0 +1,88 @@
+"""Everything this package reads from private Keras attributes, in one place.
+
+Keras exposes no public view of the program inside a Functional model. When a new Keras release
+moves something, this is the one file to mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+from keras.src.models.sequential import Sequential
+from keras.src.saving.serialization_lib import SafeModeScope
+
+
+def functional_view(model: Any) -> Functional | None:
+    """Returns the graph that a model's `call` runs, or None where `call` is not such a graph.
+
+    A subclass of `Functional` or `Sequential` counts only while it inherits `call`: otherwise its
+    graph need not be what it computes.
+    """
+    if isinstance(model, Sequential) and type(model).call is Sequential.call:
+        return model._functional
+    if isinstance(model, Functional) and type(model).call is Functional.call:
+        return model
+    return None
+
+
+def calls_in_order(
+    functional: Functional,
+) -> Iterator[tuple[keras.Operation, Callable[[dict[int, Any]], tuple], list[keras.KerasTensor]]]:
+    """Yields (operation, fill_in, outputs) for each call, in the order in which Keras runs them.
+
+    `fill_in({id(keras_tensor): value})` returns the call's `(args, kwargs)` with values in place
+    of Keras tensors.
+    """
+    by_depth = functional._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
+            if not node.is_input:
+                yield node.operation, node.arguments.fill_in, node.outputs
+
+
+def input_structure(functional: Functional) -> Any:
+    """Returns the nested structure of the model's inputs, of Keras tensors."""
+    return functional._inputs_struct
+
+
+def output_structure(functional: Functional) -> Any:
+    """Returns the nested structure of the model's outputs, of Keras tensors."""
+    return functional._outputs_struct
+
+
+def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
+    """Returns the `InputLayer` behind one of a model's inputs."""
+    return tensor._keras_history.operation
+
+
+def carries_mask(tensor: keras.KerasTensor) -> bool:
+    """Tells whether Keras propagates a (time-step) mask beside this tensor."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+def is_adapted_by_lora_or_quantised(layer: keras.layers.Layer) -> bool:
+    """Tells whether the layer's effective weights differ from those it was built with."""
+    return bool(
+        getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
+    )
+
+
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers inside a layer, to any depth, without the layer itself."""
+    return layer._flatten_layers(include_self=False)
+
+
+def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
+    """Returns a new operation from the old one's config; weights are not copied.
+
+    The config never leaves this process, so code in it (a Lambda's) is the user's own and may
+    be loaded without Keras's safe mode.
+    """
+    config = operation.get_config()
+    if isinstance(operation, keras.layers.Layer):
+        config["name"] = name
+    with SafeModeScope(False):
+        return type(operation).from_config(config)

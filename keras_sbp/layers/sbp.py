@@ -1,0 +1,300 @@
+"""The gate layer."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sbp.distributions import TruncatedLogNormal
+from keras_sbp.layers import arguments, raw_values, unit_axis
+from keras_sbp.layers.deciding import deciding, decision_for
+from keras_sbp.layers.kl_weighting import KLWeighting
+from keras_sbp.layers.stored_posterior import StoredPosterior
+from keras_sbp.selection import Rule, SNRThreshold
+
+__all__ = ["SBPLayer", "deciding"]
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_sbp")
+class SBPLayer(keras.layers.Layer):
+    """Multiplies each unit by a noise variable that learns whether the unit is needed.
+
+    The layer holds one gate per unit: a random factor theta with a truncated
+    log-normal posterior. In training it draws theta for every example and
+    unit and adds the KL divergence from the log-uniform prior to the loss. At
+    inference it multiplies by `keep * E[theta]`, where `keep` comes from the
+    rule: `evaluate()` shows what the pruned network will score.
+
+    Put it right behind the last unit-wise operation (normalisation,
+    activation) of the layer whose units it gates, before the value branches.
+    One layer object used at several places is one gate shared there.
+
+    Reference:
+        Neklyudov et al. (2017), Structured Bayesian Pruning via Log-Normal
+        Multiplicative Noise, section 3 (https://arxiv.org/abs/1705.07283).
+
+    Args:
+        axis: Integer, the axis along which the units lie, negative counted
+            from the end; or `()` for one gate over the whole tensor.
+        num_samples: Number of training examples N that the KL is divided by.
+            `None` leaves it to `SNRMonitor`, which tells the gate the steps
+            per epoch.
+        kl_weight: Factor on the KL, 0 or greater. 1 is the evidence lower
+            bound.
+        rule: A `keras_sbp.selection.Rule` that decides which units stay.
+            `None` means `SNRThreshold(1.0)`.
+        log_low: Lower end of the interval that log theta is truncated to.
+        log_high: Upper end of that interval.
+        noise: `"example"` draws theta per example and unit, `"batch"` per
+            step and unit. Both share it over the other axes.
+        learning_rate_multiplier: How many times faster mu and log sigma learn
+            than other weights, with any optimizer.
+        mu_initializer: Initializer of mu, or a number.
+        log_sigma_initializer: Initializer of log sigma, or a number.
+        seed: Integer seed of the noise.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape:
+        Any, with a known size along `axis`; axis 0 is the batch.
+
+    Output shape:
+        That of the input.
+
+    Attributes:
+        mu: Weight of shape `(units,)` with mu *divided by* the learning rate
+            multiplier; read `posterior`, write `set_posterior()`.
+        log_sigma: The same for log sigma.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((20,)),
+    ...     keras.layers.Dense(64, activation="relu"),
+    ...     keras_sbp.SBPLayer(),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(x, y, callbacks=[keras_sbp.SNRMonitor()])
+    """
+
+    def __init__(
+        self,
+        axis: int | tuple[()] = -1,
+        num_samples: float | None = None,
+        kl_weight: float = 1.0,
+        rule: Rule | None = None,
+        log_low: float = -20.0,
+        log_high: float = 0.0,
+        noise: str = "example",
+        learning_rate_multiplier: float = 10.0,
+        mu_initializer: Any = "zeros",
+        log_sigma_initializer: Any = -5.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.axis = unit_axis.check_axis(axis)
+        self.num_samples = arguments.check_num_samples(num_samples)
+        self.kl_weight = arguments.check_kl_weight(kl_weight)
+        self.rule = arguments.check_rule(SNRThreshold() if rule is None else rule)
+        self.log_low, self.log_high = arguments.check_log_bounds(log_low, log_high)
+        self.noise = arguments.check_noise(noise)
+        self.learning_rate_multiplier = arguments.check_number(
+            "learning_rate_multiplier", learning_rate_multiplier, above=0.0
+        )
+        self.mu_initializer = raw_values.value_initializer(mu_initializer)
+        self.log_sigma_initializer = raw_values.value_initializer(log_sigma_initializer)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.units: int | None = None
+        self.supports_masking = True
+        # Created here, so that callbacks can write before a lazy model is built.
+        self._weighting = KLWeighting(self, self._gate_dtype)
+
+    @property
+    def kl_factor(self) -> keras.Variable:
+        """Scalar variable that multiplies the KL: 1, unless `KLWarmup` writes it."""
+        return self._weighting.factor
+
+    @property
+    def posterior(self) -> TruncatedLogNormal:
+        """The posterior of the units, in NumPy float64.
+
+        Raises:
+            ValueError: If the layer is not built.
+        """
+        return self._require_built().host()
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the weights for the units that `input_shape` has along the axis."""
+        self.units = unit_axis.count_units(self.axis, input_shape, self.name)
+        if self.axis != ():
+            self.input_spec = keras.layers.InputSpec(axes={self.axis: self.units})
+        self._stored = StoredPosterior(self, self._gate_dtype)
+        self.mu, self.log_sigma = self._stored.mu, self._stored.log_sigma
+        self.built = True
+
+    @property
+    def _gate_dtype(self) -> str:
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Returns `inputs * theta` in training, `inputs * keep * E[theta]` otherwise.
+
+        Args:
+            inputs: Tensor with a batch axis first.
+            training: Whether to draw theta and to add the KL to the losses.
+
+        Raises:
+            RuntimeError: If it is called for training with neither
+                `num_samples` nor a callback that sets the steps per epoch.
+        """
+        posterior = self._stored.tensor()
+        if training:
+            self._add_kl(inputs, posterior)
+            scale = self._draw_noise(inputs, posterior)
+        else:
+            scale = self._expected_scale(inputs, posterior)
+        outputs = ops.cast(inputs, self._gate_dtype) * scale
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _add_kl(self, inputs: Any, posterior: TruncatedLogNormal) -> None:
+        # Keras clears the losses when a model is called. One that is there now was added by
+        # this gate at another place of the same forward pass, and theta has one KL only.
+        if not self.losses:
+            loss = self._weighting.tensor(inputs) * ops.sum(posterior.kl_to_log_uniform())
+            # Keras computes the data loss in floatx, whatever the policy, and adds like to like.
+            self.add_loss(ops.cast(loss, keras.config.floatx()))
+
+    def _draw_noise(self, inputs: Any, posterior: TruncatedLogNormal) -> Any:
+        draws = ops.shape(inputs)[0] if self.noise == "example" else 1
+        theta = posterior.sample((draws, self.units), self.seed_generator)
+        return self._align(theta, inputs, leading=-1)
+
+    def _expected_scale(self, inputs: Any, posterior: TruncatedLogNormal) -> Any:
+        keep = decision_for(self)
+        keep = self.rule.keep(posterior) if keep is None else ops.convert_to_tensor(keep)
+        mean = posterior.mean()
+        return self._align(ops.where(keep, mean, ops.zeros_like(mean)), inputs, leading=1)
+
+    def _align(self, values: Any, inputs: Any, leading: int) -> Any:
+        rank = len(inputs.shape)
+        return ops.reshape(values, unit_axis.broadcast_shape(self.axis, rank, self.units, leading))
+
+    def snr(self) -> np.ndarray:
+        """Returns the SNR of each unit, float64 of shape `(units,)`."""
+        return self.posterior.snr()
+
+    def keep(self) -> np.ndarray:
+        """Returns which units the rule keeps, boolean of shape `(units,)`."""
+        return np.asarray(self.rule.keep(self.posterior))
+
+    def kl(self) -> float:
+        """Returns the KL divergence from the prior in nats, summed over the units."""
+        return float(np.sum(self.posterior.kl_to_log_uniform()))
+
+    def kl_loss(self) -> float:
+        """Returns what the KL adds to the loss: `kl_weight * kl_factor * KL / num_samples`.
+
+        It is 0 as long as the number of samples is not known, that is, before
+        the first training step unless `num_samples` was given.
+        """
+        return self._weighting.value() * self.kl()
+
+    def set_posterior(self, mu: Any, log_sigma: Any) -> None:
+        """Writes the parameters of the posterior.
+
+        Args:
+            mu: Mean of log theta before truncation, a number or an array of
+                shape `(units,)`.
+            log_sigma: Log of its standard deviation, likewise.
+
+        Raises:
+            ValueError: If the layer is not built, or the values are not finite
+                or have another shape.
+        """
+        self._require_built().write(mu, log_sigma)
+
+    def set_steps_per_epoch(self, steps: int | None, replicas: int = 1) -> None:
+        """Tells the gate how many steps an epoch has, for gates without `num_samples`.
+
+        `SNRMonitor` calls it. In a loop of your own, call it once before the
+        first step, and again when the data or the batch size changes.
+
+        Args:
+            steps: Training steps per epoch. `None` means unknown: the KL has
+                weight 0 until it is known.
+            replicas: Number of replicas that share a step, each with a batch
+                of its own.
+
+        Raises:
+            ValueError: If one of them is not a positive integer.
+        """
+        self._weighting.set_steps_per_epoch(steps, replicas)
+
+    def check_posterior(self) -> None:
+        """Raises a ValueError if mu or log sigma of any unit is NaN or infinite."""
+        bad = self._require_built().count_bad_units()
+        if bad:
+            raise ValueError(
+                f"SBPLayer '{self.name}' has NaN or Inf in mu or log_sigma of {bad} of its "
+                f"{self.units} units. Expected finite values. Look for a diverged loss (lower "
+                "the learning rate or the learning_rate_multiplier, clip gradients), or load an "
+                "earlier checkpoint."
+            )
+
+    def _require_built(self) -> StoredPosterior:
+        if not self.built:
+            raise ValueError(
+                f"SBPLayer '{self.name}' has no posterior yet, because it is not built. "
+                "Call the model on a batch, or model.build(input_shape), first."
+            )
+        return self._stored
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the raw weights, and the multiplier that gives them their meaning."""
+        # A gate that was never built has nothing to save, as with any Keras layer.
+        if self.built:
+            self._stored.save(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the posterior, also if it was saved under another multiplier.
+
+        Raises:
+            ValueError: If the layer is not built, or the file holds another
+                kind of layer or another number of units.
+        """
+        self._require_built().load(store)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple:
+        """Returns `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, JSON-serialisable."""
+        config = {
+            "axis": self.axis,
+            "num_samples": self.num_samples,
+            "kl_weight": self.kl_weight,
+            "rule": keras.saving.serialize_keras_object(self.rule),
+            "log_low": self.log_low,
+            "log_high": self.log_high,
+            "noise": self.noise,
+            "learning_rate_multiplier": self.learning_rate_multiplier,
+            "mu_initializer": keras.initializers.serialize(self.mu_initializer),
+            "log_sigma_initializer": keras.initializers.serialize(self.log_sigma_initializer),
+            "seed": self.seed,
+        }
+        return {**super().get_config(), **config}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SBPLayer:
+        """Returns the layer that `get_config()` described."""
+        config = dict(config)
+        if isinstance(config.get("rule"), dict):
+            config["rule"] = keras.saving.deserialize_keras_object(config["rule"])
+        return super().from_config(config)

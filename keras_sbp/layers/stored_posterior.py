@@ -1,0 +1,128 @@
+"""The posterior of a gate as two weights of a layer, and as a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sbp.distributions import TruncatedLogNormal
+from keras_sbp.layers import raw_values
+
+# The maths holds outside these ranges too; inside them, gradients are worth following.
+_MU_ABOVE_LOG_HIGH = 5.0
+_LOG_SIGMA_RANGE = (-20.0, 5.0)
+
+_PARAMETERS = ("mu", "log_sigma")
+_MULTIPLIER = "learning_rate_multiplier"
+
+
+class StoredPosterior:
+    """Creates, reads, writes, saves and loads the weights of one gate.
+
+    Args:
+        layer: The gate, with `units` and its constructor arguments set.
+        dtype: Dtype of the gate's arithmetic.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, dtype: str) -> None:
+        self._layer = layer
+        self._dtype = dtype
+        mu_range = (layer.log_low, layer.log_high + _MU_ABOVE_LOG_HIGH)
+        self.mu = self._add_weight("mu", layer.mu_initializer, mu_range)
+        self.log_sigma = self._add_weight(
+            "log_sigma", layer.log_sigma_initializer, _LOG_SIGMA_RANGE
+        )
+
+    def _add_weight(self, name: str, initializer: Any, value_range: tuple) -> keras.Variable:
+        multiplier = self._layer.learning_rate_multiplier
+        low, high = value_range
+        return self._layer.add_weight(
+            shape=(self._layer.units,),
+            initializer=raw_values.raw_initializer(initializer, multiplier),
+            dtype=self._dtype,
+            autocast=False,
+            constraint=raw_values.Between(low / multiplier, high / multiplier),
+            name=name,
+        )
+
+    def tensor(self) -> TruncatedLogNormal:
+        """Returns the posterior with backend tensors inside."""
+        multiplier = self._layer.learning_rate_multiplier
+        return self._posterior(
+            raw_values.from_raw(ops.convert_to_tensor(raw), multiplier)
+            for raw in (self.mu, self.log_sigma)
+        )
+
+    def host(self) -> TruncatedLogNormal:
+        """Returns the posterior with NumPy float64 inside."""
+        return self._posterior(self._layer.learning_rate_multiplier * self._host_raw())
+
+    def _posterior(self, values: Any) -> TruncatedLogNormal:
+        mu, log_sigma = values
+        return TruncatedLogNormal(mu, log_sigma, self._layer.log_low, self._layer.log_high)
+
+    def _host_raw(self) -> np.ndarray:
+        return np.array(
+            [ops.convert_to_numpy(weight) for weight in (self.mu, self.log_sigma)], dtype="float64"
+        )
+
+    def count_bad_units(self) -> int:
+        """Returns how many units have NaN or Inf in mu or log sigma."""
+        return int(np.sum(~np.isfinite(self._host_raw()).all(axis=0)))
+
+    def write(self, mu: Any, log_sigma: Any) -> None:
+        """Writes values, each a number or one per unit; nothing if one is refused."""
+        values = [self._check("mu", mu), self._check("log_sigma", log_sigma)]
+        for weight, value in zip((self.mu, self.log_sigma), values, strict=True):
+            weight.assign(value / self._layer.learning_rate_multiplier)
+
+    def _check(self, name: str, values: Any) -> np.ndarray:
+        layer = self._layer
+        values = np.asarray(values, dtype="float64")
+        if values.shape not in ((), (layer.units,)):
+            raise ValueError(
+                f"SBPLayer '{layer.name}' has {layer.units} units. Expected `{name}` to be a "
+                f"number or of shape ({layer.units},). Received: shape {values.shape}."
+            )
+        bad = int(np.sum(~np.isfinite(values)))
+        if bad:
+            raise ValueError(
+                f"SBPLayer '{layer.name}' cannot take a posterior with NaN or Inf. Expected finite "
+                f"`{name}`. Received: {bad} of {values.size} values that are not finite."
+            )
+        return np.broadcast_to(values, (layer.units,))
+
+    def save(self, store: Any) -> None:
+        """Puts the raw weights, and the multiplier that gives them meaning, into `store`."""
+        for name in _PARAMETERS:
+            store[name] = ops.convert_to_numpy(getattr(self, name))
+        store[_MULTIPLIER] = np.asarray(self._layer.learning_rate_multiplier, "float64")
+
+    def load(self, store: Any) -> None:
+        """Reads what `save` wrote, also under another multiplier."""
+        layer = self._layer
+        if set(store.keys()) != {*_PARAMETERS, _MULTIPLIER}:
+            raise ValueError(
+                f"SBPLayer '{layer.name}' found the weights of something else in the file. "
+                f"Expected: {', '.join(_PARAMETERS)} and {_MULTIPLIER}. "
+                f"Received: {', '.join(sorted(store.keys())) or 'nothing'}. "
+                "Load the file into the architecture that wrote it."
+            )
+        raw = {name: np.asarray(store[name]) for name in _PARAMETERS}
+        for name, values in raw.items():
+            if values.shape != (layer.units,):
+                raise ValueError(
+                    f"SBPLayer '{layer.name}' has {layer.units} units. Expected `{name}` of shape "
+                    f"({layer.units},) in the file. Received: shape {values.shape}. "
+                    "Load the file into the architecture that wrote it."
+                )
+        written = float(np.asarray(store[_MULTIPLIER]))
+        same = written == layer.learning_rate_multiplier
+        for name, values in raw.items():
+            # Rescaling by a ratio of 1 would be harmless; not touching the bits is certain.
+            getattr(self, name).assign(
+                values if same else values * (written / layer.learning_rate_multiplier)
+            )
