@@ -46,6 +46,7 @@ class Diagnosis:
         if summary.kl_loss > 0:
             self._active_epochs += 1
         found = {
+            "idle": _does_not_train(summary),
             "outweighs": self._kl_outweighs(summary, loss),
             "everything": _everything_goes(summary),
             "still": self._hardly_moves(summary),
@@ -54,7 +55,7 @@ class Diagnosis:
 
     def at_end(self, summary: EpochSummary) -> list[str]:
         """Returns the messages due at the end of training."""
-        if summary.kept < summary.units or "still" in self._told:
+        if summary.kept < summary.units or self._told & {"still", "idle"}:
             return []
         return self._new({"nothing": self._nothing_goes(summary)})
 
@@ -121,6 +122,22 @@ class Diagnosis:
         )
 
 
+def _does_not_train(summary: EpochSummary) -> str | None:
+    idle = [gate.name for gate in summary.gates if not gate.trains]
+    if not idle:
+        return None
+    return (
+        f"{_gates(idle)} never called with training=True, so nothing is learned there and no KL is "
+        "added. Keras says so only to models that ask: give the call() of a subclassed model or "
+        "layer the argument `training=False`, and do not call the gate with training=False."
+    )
+
+
+def _gates(names: list[str]) -> str:
+    listed = ", ".join(f"'{name}'" for name in names)
+    return f"Gate {listed} was" if len(names) == 1 else f"Gates {listed} were"
+
+
 def _everything_goes(summary: EpochSummary) -> str | None:
     # A gate with a single unit holds a whole branch, and a branch may well go.
     empty = [gate.name for gate in summary.gates if gate.kept == 0 and gate.units > 1]
@@ -130,7 +147,7 @@ def _everything_goes(summary: EpochSummary) -> str | None:
         return None
     names = ", ".join(f"'{name}'" for name in empty)
     return (
-        f"Everything is about to be pruned at gate{'s' if len(empty) > 1 else ''} {names}: no unit "
-        "is kept there, so what follows sees a constant. The KL is too strong, or its start too "
+        f"Everything is about to be pruned at {names}: the rule keeps no unit there, so what "
+        "follows sees a constant. The KL is too strong, or its start too "
         "abrupt: lower SBPLayer(kl_weight=...), use keras_sbp.KLWarmup(epochs), or stop earlier."
     )

@@ -21,6 +21,7 @@ class GateSummary:
         snr: Array of shape `(units,)`.
         keep: Boolean array of shape `(units,)`, True for the units that stay.
         kl_loss: What the gate's KL adds to the loss, weighted.
+        trains: Whether the gate was ever called with `training=True`.
     """
 
     name: str
@@ -29,6 +30,7 @@ class GateSummary:
     snr: np.ndarray
     keep: np.ndarray
     kl_loss: float
+    trains: bool = True
 
     @property
     def units(self) -> int:
@@ -91,6 +93,7 @@ def _summarise_gate(gate: SBPLayer, name: str) -> GateSummary:
         snr=gate.snr(),
         keep=gate.keep(),
         kl_loss=gate.kl_loss(),
+        trains=gate.called_in_training,
     )
 
 

@@ -104,7 +104,9 @@ def check(results: dict[str, Any], targets: Targets) -> list[Check]:
     at_least("fewer MACs", before["macs"] / after["macs"], targets.macs_ratio)
     ratio = before["tflite_bytes"] / after["tflite_bytes"]
     at_least("smaller .tflite file", ratio, targets.bytes_ratio)
-    at_most("training time", results["training_seconds"], targets.training_seconds, " s")
+    at_most(
+        "processor time of training", results["training_cpu_seconds"], targets.cpu_seconds, " s"
+    )
     return checks
 
 
@@ -132,8 +134,9 @@ def as_table(results: dict[str, Any]) -> Table:
     rows.append(
         ["gated units", f"{total}", f"{kept} ({each})", f"{total / max(kept, 1):.1f}x fewer"]
     )
-    seconds = f"{results['training_seconds']:.0f} s of training"
-    return table.render(f"{results['dataset']}, {seconds}", ["", "ungated", "pruned", ""], rows)
+    wall, cpu = results["training_seconds"], results["training_cpu_seconds"]
+    title = f"{results['dataset']}, trained for {wall:.0f} s ({cpu:.0f} s of processor time)"
+    return table.render(title, ["", "ungated", "pruned", ""], rows)
 
 
 def _exported(name: str, model: keras.Model, data: Dataset, folder: pathlib.Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -35,8 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(argv)
     except SystemExit as stop:  # argparse has printed its message: 0 for --help, 2 for wrong use.
         return int(stop.code or 0)
-    # TensorFlow's start-up notes would bury the output; a value the user has set is respected.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         return options.run(options)
     except UsageError as error:

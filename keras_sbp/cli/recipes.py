@@ -21,14 +21,16 @@ class Targets:
         test_error: Largest test error of the pruned file, in percent.
         macs_ratio: Least factor by which the MACs shrink.
         bytes_ratio: Least factor by which the `.tflite` file shrinks.
-        training_seconds: Longest training time of both networks together.
+        cpu_seconds: Most processor time that training both networks may take. On an otherwise
+            idle machine it is at least the wall time, and unlike that, it does not depend on
+            what else is running.
     """
 
     accuracy_loss: float | None = None
     test_error: float | None = None
     macs_ratio: float | None = None
     bytes_ratio: float | None = None
-    training_seconds: float | None = None
+    cpu_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +63,21 @@ class Recipe:
 
 
 def small_convnet(gated: bool) -> keras.Model:
-    """Two convolutions and a dense layer for 8x8 images."""
+    """Two convolutions and a dense layer for 8x8 images.
+
+    The weight of the KL is above 1, the evidence lower bound, in favour of a smaller network.
+    """
     return _network(
         gated,
         keras.Input((8, 8, 1), name="image"),
         layers.Conv2D(32, 3, activation="relu", name="conv1"),
-        SBPLayer(name="gate_conv1"),
+        SBPLayer(kl_weight=3.0, name="gate_conv1"),
         layers.Conv2D(64, 3, activation="relu", name="conv2"),
-        SBPLayer(name="gate_conv2"),
+        SBPLayer(kl_weight=3.0, name="gate_conv2"),
         layers.MaxPooling2D(name="pool"),
         layers.Flatten(name="flatten"),
         layers.Dense(128, activation="relu", name="dense"),
-        SBPLayer(name="gate_dense"),
+        SBPLayer(kl_weight=3.0, name="gate_dense"),
         layers.Dense(10, name="logits"),
     )
 
@@ -108,12 +113,12 @@ DIGITS = Recipe(
     name="digits",
     load=data.digits,
     build=small_convnet,
-    baseline_epochs=30,
+    baseline_epochs=40,
     gated_epochs=80,
-    warmup_epochs=0,
+    warmup_epochs=30,
     batch_size=32,
-    learning_rate=1e-3,
-    targets=Targets(accuracy_loss=1.0, macs_ratio=8.0, bytes_ratio=8.0, training_seconds=100.0),
+    learning_rate=2e-3,
+    targets=Targets(accuracy_loss=1.0, macs_ratio=8.0, bytes_ratio=8.0, cpu_seconds=100.0),
     quiet=True,
 )
 MNIST = Recipe(

@@ -109,6 +109,7 @@ def export(
     if find_gates(model):
         model, prune_report = prune(model, verify=verify)
     specs = input_specs(model, batch_size)
+    batch_size = keras.tree.flatten(specs)[0].shape[0]
     with staged(target) as written:
         if format == "litert":
             # The converter insists on the suffix in lower case.

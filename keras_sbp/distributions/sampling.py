@@ -62,9 +62,8 @@ def inverse_cdf(
     width = (high - low) * precision
     narrow = width < _NARROW
 
-    distance = _nearly_exponential(
-        xp.where(from_high, 1.0 - uniform, uniform), t, width, narrow, xp
-    )
+    from_end = xp.where(from_high, 1.0 - uniform, uniform)
+    distance = _nearly_exponential(from_end, t, width, narrow, xp)
     distance = xp.where(from_high, -distance, distance)
     end = xp.where(from_high, high - mode, low - mode)
 

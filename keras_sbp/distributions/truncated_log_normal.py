@@ -46,26 +46,27 @@ class TruncatedLogNormal:
 
     On `mu` and `log_sigma` in [-20, 5] with the default bounds, the KL, the mean and the SNR are
     within 1e-5 (absolute for the KL, else relative) of the exact values in float32, and within
-    1e-11 in float64.
+    1e-11 (relative) in float64. The distribution function of the samples is within 3e-5.
 
     Reference:
 
-    - [Neklyudov et al., 2017](https://arxiv.org/abs/1705.07283), equations 8 to 12.
+    - [Neklyudov et al., 2017](https://arxiv.org/abs/1705.07283), which defines the posterior, the
+      prior and the signal-to-noise ratio; how they are computed here is derived in this module.
 
     Args:
         mu: Mean of the untruncated `log θ`, any shape.
         log_sigma: Logarithm of the standard deviation of the untruncated `log θ`, of a shape that
             broadcasts with that of `mu`.
         log_low: Python float, lower bound of `log θ`.
-        log_high: Python float, upper bound of `log θ`. In float32 the moments need
-            `log_high - log_low` to be at most 40.
+        log_high: Python float, upper bound of `log θ`. The mean, the variance and the SNR need
+            `log_high - log_low` to be at most 40 in float32 and at most 100 in float64.
 
     Raises:
         ValueError: If the bounds are not finite or `log_low >= log_high`.
 
     Example:
 
-    >>> posterior = keras_sbp.distributions.TruncatedLogNormal(mu=[0.0, -15.0], log_sigma=[-5.0, 2])
+    >>> posterior = TruncatedLogNormal(mu=[0.0, -15.0], log_sigma=[-5.0, 2.0])
     >>> posterior.snr() > 1.0
     array([ True, False])
     """
@@ -85,13 +86,9 @@ class TruncatedLogNormal:
                 "Pass a smaller log_low or a larger log_high, e.g. the defaults -20.0 and 0.0."
             )
         mu, log_sigma = _as_floats(self.mu, self.log_sigma)
-        for name, value in (
-            ("mu", mu),
-            ("log_sigma", log_sigma),
-            ("log_low", low),
-            ("log_high", high),
-        ):
-            object.__setattr__(self, name, value)
+        values = {"mu": mu, "log_sigma": log_sigma, "log_low": low, "log_high": high}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # the way a frozen dataclass sets its own fields
 
     def kl_to_log_uniform(self) -> Any:
         """Returns the KL divergence to the log-uniform prior on the same interval, in nats."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -42,6 +43,8 @@ class Builder:
         if not op.shared or id(old) not in self.new_layers:
             stock = stock_class(old)
             config = stock.get_config(old) | changes | {"name": self.name(old.name)}
+            if inspect.isfunction(getattr(old, "activation", None)):
+                config["activation"] = old.activation  # a user's function need not be registered
             self.new_layers[id(old)] = stock.from_config(config)
         return self.new_layers[id(old)]
 
@@ -196,5 +199,8 @@ def _affine_layer(
         return y
     shape = [1] * (rank - 1)
     shape[axis - 1] = -1
-    scale, offset = scale.reshape(shape).tolist(), offset.reshape(shape).tolist()
-    return keras.layers.Rescaling(scale, offset, name=name, dtype=x.dtype)(x)
+    # As arrays, since Keras turns lists to float32 first, whatever the layer's dtype.
+    layer = keras.layers.Rescaling(
+        scale.reshape(shape), offset.reshape(shape), name=name, dtype=x.dtype
+    )
+    return layer(x)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_sbp.graph import keras_internals
+from keras_sbp.graph.scale import Scale
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs
 
@@ -122,6 +123,8 @@ _HARMLESS_OVERRIDES = {
 
 
 def _unusual_call(op: Op) -> str | None:
+    if isinstance(op.operation, Scale):
+        return None
     if any(tensor.masked for tensor in op.inputs):
         return "its input carries a Keras mask"
     if op.kwargs.get("training"):

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 from keras.src.models.sequential import Sequential
-from keras.src.saving.serialization_lib import SafeModeScope
 
 
 def functional_view(model: Any) -> Functional | None:
@@ -76,13 +75,18 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
-    """Returns a new operation from the old one's config; weights are not copied.
-
-    The config never leaves this process, so code in it (a Lambda's) is the user's own and may
-    be loaded without Keras's safe mode.
-    """
+    """Returns a new operation from the old one's config; weights are not copied."""
+    if isinstance(operation, keras.layers.Lambda):
+        # Its config holds byte code, which would come back without the module it was written in.
+        return keras.layers.Lambda(
+            operation.function,
+            output_shape=operation._output_shape,
+            mask=operation.mask,
+            arguments=operation.arguments,
+            name=name,
+            dtype=operation.dtype_policy,
+        )
     config = operation.get_config()
     if isinstance(operation, keras.layers.Layer):
         config["name"] = name
-    with SafeModeScope(False):
-        return type(operation).from_config(config)
+    return type(operation).from_config(config)

@@ -24,12 +24,17 @@ class KLWeighting:
     Args:
         layer: The gate, with `num_samples` and `kl_weight` set.
         dtype: Dtype of the gate's arithmetic.
+
+    Attributes:
+        factor: Scalar variable, a further factor that callbacks write.
+        used: Whether a training step has ever asked for the factor.
     """
 
     def __init__(self, layer: keras.layers.Layer, dtype: str) -> None:
         self._layer = layer
         self._dtype = dtype
         self._told = False
+        self.used = False
         self.factor = self._add_scalar("kl_factor", "ones")
         self._steps = self._add_scalar("steps_per_epoch", "zeros")
         self._largest_batch = self._add_scalar("largest_batch", "zeros")
@@ -66,6 +71,7 @@ class KLWeighting:
         Raises:
             RuntimeError: If the number of samples was neither given nor set.
         """
+        self.used = True
         weight = self._layer.kl_weight * ops.convert_to_tensor(self.factor)
         if self._layer.num_samples is not None:
             return weight / self._layer.num_samples
@@ -100,4 +106,4 @@ class KLWeighting:
 
 
 def _to_float(variable: keras.Variable) -> float:
-    return float(ops.convert_to_numpy(variable))
+    return float(ops.convert_to_numpy(variable.value))

@@ -35,7 +35,7 @@ class SBPLayer(keras.layers.Layer):
 
     Reference:
         Neklyudov et al. (2017), Structured Bayesian Pruning via Log-Normal
-        Multiplicative Noise, section 3 (https://arxiv.org/abs/1705.07283).
+        Multiplicative Noise (https://arxiv.org/abs/1705.07283), section 3.
 
     Args:
         axis: Integer, the axis along which the units lie, negative counted
@@ -121,6 +121,11 @@ class SBPLayer(keras.layers.Layer):
         return self._weighting.factor
 
     @property
+    def called_in_training(self) -> bool:
+        """Whether this layer object was ever called, or traced, with `training=True`."""
+        return self._weighting.used
+
+    @property
     def posterior(self) -> TruncatedLogNormal:
         """The posterior of the units, in NumPy float64.
 
@@ -200,8 +205,7 @@ class SBPLayer(keras.layers.Layer):
     def kl_loss(self) -> float:
         """Returns what the KL adds to the loss: `kl_weight * kl_factor * KL / num_samples`.
 
-        It is 0 as long as the number of samples is not known, that is, before
-        the first training step unless `num_samples` was given.
+        It is 0 as long as the number of samples is not known.
         """
         return self._weighting.value() * self.kl()
 
@@ -257,17 +261,11 @@ class SBPLayer(keras.layers.Layer):
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the raw weights, and the multiplier that gives them their meaning."""
-        # A gate that was never built has nothing to save, as with any Keras layer.
         if self.built:
             self._stored.save(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the posterior, also if it was saved under another multiplier.
-
-        Raises:
-            ValueError: If the layer is not built, or the file holds another
-                kind of layer or another number of units.
-        """
+        """Loads the posterior, also if it was saved under another multiplier."""
         self._require_built().load(store)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple:

@@ -66,7 +66,8 @@ class StoredPosterior:
 
     def _host_raw(self) -> np.ndarray:
         return np.array(
-            [ops.convert_to_numpy(weight) for weight in (self.mu, self.log_sigma)], dtype="float64"
+            [ops.convert_to_numpy(weight.value) for weight in (self.mu, self.log_sigma)],
+            dtype="float64",
         )
 
     def count_bad_units(self) -> int:
@@ -98,7 +99,7 @@ class StoredPosterior:
     def save(self, store: Any) -> None:
         """Puts the raw weights, and the multiplier that gives them meaning, into `store`."""
         for name in _PARAMETERS:
-            store[name] = ops.convert_to_numpy(getattr(self, name))
+            store[name] = ops.convert_to_numpy(getattr(self, name).value)
         store[_MULTIPLIER] = np.asarray(self._layer.learning_rate_multiplier, "float64")
 
     def load(self, store: Any) -> None:

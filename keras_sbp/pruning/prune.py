@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
+from keras_sbp.graph import Analysis, Graph, Scale, analyse, trace
 from keras_sbp.graph.units import wholly_constant
 from keras_sbp.pruning.decide import apply_decisions, decide
 from keras_sbp.pruning.rebuild import rebuild
@@ -62,8 +62,7 @@ def prune(
     3
     """
     graph = trace(model)
-    gates = find_gates(model)
-    decisions = decide(gates, rule)
+    decisions = decide(graph, rule)
     apply_decisions(graph, decisions)
     analysis = analyse(graph)
     _refuse_constant_outputs(graph, analysis)

@@ -65,9 +65,10 @@ def _macs_by_layer(graph: Graph) -> dict[int, int]:
 
 
 def _input_row(x: keras.KerasTensor, tensor: Tensor, analysis: Analysis) -> LayerReport:
-    axis, size = tensor.rank - 1, tensor.shape[-1] or 0
     needs = analysis.needed.get(tensor)
-    used = 0 if needs is None or not size else int(kept(needs, axis, size).sum())
+    axis = next(iter(needs or {}), tensor.rank - 1)
+    size = tensor.shape[axis] or 0
+    used = 0 if needs is None else int(kept(needs, axis, size).sum())
     reason = "nothing reads it; its signature stays" if needs is None else ""
     return LayerReport(input_layer(x).name, size, used, 0, 0, 0, 0, reason)
 

@@ -69,14 +69,19 @@ def test_evaluate_scores_the_pruned_function():
     (w1, b1), (w2, b2) = kernels
     outputs = (np.tanh(x @ w1 + b1) * scale) @ w2 + b2
     assert outputs.std() > 0.01
-    np.testing.assert_allclose(model.evaluate(x, y, verbose=0), np.mean((outputs - y) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.evaluate(x, y, verbose=0), np.mean((outputs - y) ** 2), rtol=1e-5
+    )
     np.testing.assert_allclose(model.predict(x, verbose=0), outputs, rtol=1e-4, atol=1e-5)
 
 
 def test_deciding_replaces_the_rule_inside_its_block_only():
     first, second = SBPLayer(), SBPLayer()
     inputs = np.ones((2, 3), "float32")
-    outputs = lambda: [ops.convert_to_numpy(layer(inputs))[0] > 0 for layer in (first, second)]
+
+    def outputs():
+        return [ops.convert_to_numpy(layer(inputs))[0] > 0 for layer in (first, second)]
+
     outputs()
     no, yes = np.array([True, False, False]), np.array([True, True, True])
     with deciding({first: no}):
@@ -122,8 +127,9 @@ def test_gate_arithmetic_is_float32_whatever_the_compute_dtype(policy, weights, 
     assert keras.backend.standardize_dtype(result.dtype) == outputs
     # log sigma = -20 squares to 4e-18, which float16 does not hold.
     layer.set_posterior(-1.0, -20.0)
-    np.testing.assert_allclose(ops.convert_to_numpy(layer(np.ones((1, 3)))).astype("float32"),
-                               np.exp(-1), rtol=1e-2)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(np.ones((1, 3)))).astype("float32"), np.exp(-1), rtol=1e-2
+    )
 
 
 def test_integer_features_can_be_gated():

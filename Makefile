@@ -1,0 +1,49 @@
+# Needs Python 3.11 or newer (PYTHON=...), make, and a package index. Everything is installed into
+# .venv, once: a stamp per set of extras says what is there already.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# TensorFlow's start-up notes would bury the output.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test test-jax lint format docs clean
+.DELETE_ON_ERROR:
+
+## demo: the whole journey on a real data set that needs no download
+demo: $(VENV)/.has-demo
+	KERAS_BACKEND=tensorflow $(BIN)/python -m keras_sbp demo --restart
+
+## test: all tests, Keras on TensorFlow
+test: $(VENV)/.has-dev
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2
+
+## test-jax: the backend-neutral tests, Keras on JAX
+test-jax: $(VENV)/.has-dev
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.has-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.has-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.has-docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find keras_sbp tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.has-%: $(BIN)/python pyproject.toml setup.py constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[$*]"
+	touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " \
+		+ sys.version.split()[0] + ". Use: make PYTHON=...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,66 @@
+"""KLWarmup: the schedule, and that the loss follows it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sbp.callbacks import KLWarmup, SNRMonitor
+from keras_sbp.layers import SBPLayer
+
+X = np.ones((6, 4), "float32")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Nothing will be pruned", "ignore:The KL outweighs")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "start", "factors"),
+    [
+        (3, 0, [1 / 4, 2 / 4, 3 / 4, 1, 1, 1]),
+        (1, 0, [1 / 2, 1, 1]),
+        (2, 2, [0, 0, 1 / 3, 2 / 3, 1]),
+        (0, 0, [1, 1]),
+        (0, 2, [0, 0, 1, 1]),
+    ],
+)
+def test_the_schedule(epochs, start, factors):
+    warmup = KLWarmup(epochs, start)
+    np.testing.assert_allclose([warmup.factor(epoch) for epoch in range(len(factors))], factors)
+
+
+def kl_model():
+    gate = SBPLayer()
+    model = keras.Sequential([keras.Input((4,)), gate])
+    model.compile(keras.optimizers.SGD(0.0), lambda y, p: 0.0 * keras.ops.mean(p, axis=-1))
+    return model, gate
+
+
+def test_the_loss_follows_also_when_training_is_resumed():
+    model, gate = kl_model()
+    fractions = []
+    for first, last in ((0, 2), (2, 6)):
+        callbacks = [KLWarmup(3, start_epoch=1), SNRMonitor()]
+        history = model.fit(
+            X, X, initial_epoch=first, epochs=last, verbose=0, callbacks=callbacks
+        ).history
+        np.testing.assert_allclose(history["sbp_kl"], history["loss"], rtol=1e-5)
+        fractions += [loss / (gate.kl() / 6) for loss in history["loss"]]
+        assert float(gate.kl_factor.value) == 1.0
+    np.testing.assert_allclose(fractions, [0, 1 / 4, 2 / 4, 3 / 4, 1, 1], rtol=1e-5)
+
+
+def test_a_model_without_gates_is_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="KLWarmup found no gate"):
+        model.fit(X, X, verbose=0, callbacks=[KLWarmup(3)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [((-1,), ValueError), ((2, -1), ValueError), ((1.5,), TypeError), ((1, True), TypeError)],
+)
+def test_refuses_bad_arguments(arguments, error):
+    with pytest.raises(error, match="KLWarmup expected"):
+        KLWarmup(*arguments)

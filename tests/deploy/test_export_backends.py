@@ -1,0 +1,26 @@
+"""Exporting under other backends: a SavedModel works, LiteRT says what it needs."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sbp.deploy import export
+
+
+def test_saved_model(gated_convnet, tmp_path):
+    import tensorflow as tf
+
+    report = export(gated_convnet, tmp_path / "saved_model")
+    images = np.random.default_rng(0).standard_normal((3, 8, 8, 1)).astype("float32")
+    serve = tf.saved_model.load(report.path).signatures["serving_default"]
+    received = serve(image=tf.constant(images))["output_0"].numpy()
+    np.testing.assert_allclose(received, gated_convnet.predict(images, verbose=0), atol=1e-5)
+
+
+def test_litert_outside_tensorflow(convnet, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND=tensorflow, received jax"):
+        export(convnet, tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []

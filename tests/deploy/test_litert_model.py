@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sbp.deploy import export
+from keras_sbp.deploy.benchmark import compare_latency
+from keras_sbp.deploy.litert import LiteRTModel, op_names
+
+pytestmark = pytest.mark.tensorflow
+
+
+def _dense(units: int) -> keras.Model:
+    layer = keras.layers.Dense
+    return keras.Sequential([keras.Input((64,), name="x"), layer(units), layer(units), layer(2)])
+
+
+def test_running_by_name(convnet, tmp_path):
+    path = export(convnet, tmp_path / "m.tflite").path
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = LiteRTModel(path, num_threads=2)
+    assert list(model.inputs) == ["image"]
+    assert model.outputs["output_0"] == ((1, 3), np.float32)
+    assert model.ops == op_names(path)
+    image = np.ones((1, 8, 8, 1))
+    np.testing.assert_array_equal(model(image)["output_0"], model({"image": image})["output_0"])
+
+
+def test_wrong_inputs(convnet, tmp_path):
+    model = LiteRTModel(export(convnet, tmp_path / "m.tflite").path)
+    with pytest.raises(ValueError, match=r"inputs named \['image'\], received \['picture'\]"):
+        model({"picture": np.ones((1, 8, 8, 1))})
+    with pytest.raises(ValueError, match=r"expects shape \(1, 8, 8, 1\).*received \(2, 8, 8, 1\)"):
+        model(np.ones((2, 8, 8, 1)))
+
+
+def test_a_free_batch_axis_may_change_between_calls(convnet, tmp_path):
+    model = LiteRTModel(export(convnet, tmp_path / "m.tflite", batch_size=None).path)
+    for count in (3, 1, 4):
+        assert model(np.ones((count, 8, 8, 1)))["output_0"].shape == (count, 3)
+
+
+def test_missing_runtime(tmp_path, monkeypatch):
+    for name in ("tensorflow", "ai_edge_litert"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"pip install 'keras-sbp\[tf\]'"):
+        LiteRTModel(tmp_path / "m.tflite")
+
+
+def test_latency_of_a_much_larger_model(tmp_path):
+    large = export(_dense(1024), tmp_path / "large.tflite").path
+    small = export(_dense(4), tmp_path / "small.tflite").path
+    result = compare_latency(large, small, rounds=15)
+    assert result.ratio > 5
+    assert result.ratio == pytest.approx(result.first_us / result.second_us)
+    assert result.ratio_quartiles[0] <= result.ratio_quartiles[1]
+    assert min(result.first_iqr_us, result.second_iqr_us) >= 0
+
+
+def test_latency_of_a_model_against_itself(tmp_path):
+    path = export(_dense(16), tmp_path / "m.tflite").path
+    assert 0.25 < compare_latency(path, path, rounds=50).ratio < 4.0

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import keras
+import mpmath
+import numpy as np
+import pytest
+from scipy import stats
+
+from keras_sbp.distributions import TruncatedLogNormal, sampling, special
+
+from . import reference
+from .gradients import gradients
+
+HOST = (np, "float64", np.asarray)
+TENSOR = (keras.ops, "float32", lambda x: keras.ops.convert_to_tensor(x, "float32"))
+both = pytest.mark.parametrize(("xp", "dtype", "convert"), [HOST, TENSOR], ids=["host", "tensor"])
+LEVELS = np.array([1e-4, 0.03, 0.25, 0.5, 0.75, 0.97, 1 - 1e-4])
+
+
+def inverse_cdf(levels, mu, log_sigma, xp, dtype, convert, low=-20.0, high=0.0):
+    parameters = (convert(levels), convert(mu), convert(log_sigma))
+    rule = special.quadrature(dtype)
+    return np.asarray(sampling.inverse_cdf(*parameters, low, high, rule, xp), "float64")
+
+
+@both
+@pytest.mark.parametrize(("low", "high"), [(-20.0, 0.0), (-5.0, 2.0)])
+def test_inverts_the_distribution_function(xp, dtype, convert, low, high):
+    axis = np.concatenate([np.linspace(-20, 5, 11), np.linspace(5.25, 7, 8), [10.0, 17.0, 25.0]])
+    mu, log_sigma = (x.ravel() for x in np.meshgrid(np.linspace(-20, 5, 11), axis))
+    offsets = inverse_cdf(LEVELS[:, None], mu, log_sigma, xp, dtype, convert, low, high)
+    mode = np.clip(mu, low, high)
+    for level, row in zip(LEVELS, offsets, strict=True):
+        for point in zip(row, mode, mu, log_sigma, strict=True):
+            found = reference.distribution_function(*point, low, high)
+            assert found == pytest.approx(level, abs=3e-5), point
+
+
+@pytest.mark.parametrize("make", [np.asarray, TENSOR[2]], ids=["host", "tensor"])
+@pytest.mark.parametrize(
+    ("mu", "log_sigma"),
+    [(-8, 1), (-3, -4), (-19.5, 1), (-25, 0), (-19.9, -1), (5, 0), (3, 1), (5, -1), (-10, 7)],
+)
+def test_kolmogorov_smirnov(make, mu, log_sigma):
+    posterior = TruncatedLogNormal(make([float(mu)]), make([float(log_sigma)]))
+    log_theta = np.log(np.asarray(posterior.sample((20000, 1), seed=1), "float64"))[:, 0]
+    sigma = np.exp(log_sigma)
+    exact = stats.truncnorm((-20 - mu) / sigma, -mu / sigma, loc=mu, scale=sigma)
+    assert stats.kstest(log_theta, exact.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("make", [np.asarray, TENSOR[2]], ids=["host", "tensor"])
+def test_moments_of_samples_agree_with_the_formulas(make):
+    mu, log_sigma = (x.ravel() for x in np.meshgrid([-20.0, -2.0, 0.0, 4.0], [-3.0, 0.0, 2.0]))
+    posterior = TruncatedLogNormal(make(mu), make(log_sigma))
+    samples = np.asarray(posterior.sample((40000, mu.size), seed=5), "float64")
+    mean, variance = np.asarray(posterior.mean()), np.asarray(posterior.variance())
+    z = (samples.mean(0) - mean) / np.sqrt(variance / len(samples))
+    assert np.all(np.abs(z) < 4), z
+
+
+@pytest.mark.parametrize("make", [np.asarray, TENSOR[2]], ids=["host", "tensor"])
+@pytest.mark.parametrize(("low", "high"), [(-20.0, 0.0), (-5.0, 2.0), (-1e-3, 0.0)])
+def test_samples_stay_within_the_bounds(make, low, high):
+    mu, log_sigma = reference.FAR
+    samples = np.asarray(
+        TruncatedLogNormal(make(mu), make(log_sigma), low, high).sample((64, *mu.shape), seed=3)
+    )
+    ulp = np.finfo(samples.dtype).eps
+    assert np.all(samples >= np.exp(low) * (1 - ulp)) and np.all(
+        samples <= np.exp(high) * (1 + ulp)
+    )
+
+
+@both
+def test_extreme_levels_are_finite(xp, dtype, convert):
+    mu, log_sigma, _ = reference.grid()
+    edge = 2.0**-24
+    levels = np.array([edge, 1 - edge])[:, None, None]
+    assert np.all(np.isfinite(inverse_cdf(levels, mu, log_sigma, xp, dtype, convert)))
+
+
+def test_gradients_are_finite_on_the_grid_and_beyond():
+    mu, log_sigma, _ = reference.grid()
+    for m, s in ((mu, log_sigma), reference.FAR):
+        found = gradients(
+            lambda m, s: TruncatedLogNormal(m, s).sample((64, *m.shape), seed=2), m, s
+        )
+        assert all(np.all(np.isfinite(g)) for g in found)
+
+
+def exact_slopes(level, mu, log_sigma):
+    """Derivatives of the inverse distribution function by mu and log_sigma, by mpmath."""
+
+    def quantile(m, s):
+        sigma = mpmath.exp(s)
+        start, end = (mpmath.erfc((m - y) / sigma / mpmath.sqrt(2)) / 2 for y in (-20, 0))
+        p = start + level * (end - start)
+        return m - sigma * mpmath.sqrt(2) * mpmath.erfinv(1 - 2 * p)
+
+    with mpmath.workdps(150):
+        level, m, s = (mpmath.mpf(float(v)) for v in (level, mu, log_sigma))
+        by_mu = mpmath.diff(lambda x: quantile(x, s), m, h="1e-40")
+        return float(by_mu), float(mpmath.diff(lambda x: quantile(m, x), s, h="1e-40"))
+
+
+def test_gradients_are_right():
+    # Inside, both moderate tails, a steep tail (nearly exponential) and a wide σ (narrow form).
+    mu = np.array([-8.0, -3.0, -20.5, 1.5, 3.0, -10.0])
+    log_sigma = np.array([1.0, -2.0, -1.0, 0.0, -1.5, 7.0])
+    levels = np.array([0.05, 0.5, 0.9])
+
+    def x(m, s):
+        rule = special.quadrature("float32")
+        u = keras.ops.convert_to_tensor(level, "float32")
+        offset = sampling.inverse_cdf(u, m, s, -20.0, 0.0, rule, keras.ops)
+        return offset + keras.ops.clip(m, -20.0, 0.0)
+
+    for level in levels:
+        found = gradients(x, mu, log_sigma)
+        exact = np.array([exact_slopes(level, *p) for p in zip(mu, log_sigma, strict=True)]).T
+        for gradient, expected in zip(found, exact, strict=True):
+            np.testing.assert_allclose(gradient, expected, rtol=5e-3, atol=1e-4)
+
+
+def test_a_seed_decides_the_samples():
+    host = TruncatedLogNormal([-3.0, -1.0], [0.0, 0.0])
+    np.testing.assert_array_equal(host.sample((5, 2), 1), host.sample((5, 2), 1))
+    generator = np.random.default_rng(1)
+    first, second = host.sample((5, 2), generator), host.sample((5, 2), generator)
+    np.testing.assert_array_equal(first, host.sample((5, 2), 1))
+    assert not np.any(first == second)
+
+    device = TruncatedLogNormal(TENSOR[2]([-3.0, -1.0]), TENSOR[2]([0.0, 0.0]))
+    np.testing.assert_array_equal(device.sample((5, 2), 1), device.sample((5, 2), 1))
+    seeds = keras.random.SeedGenerator(1)
+    assert not np.any(np.asarray(device.sample((5, 2), seeds)) == device.sample((5, 2), seeds))
+
+
+def test_shape_broadcasts_on_the_right():
+    for make in (np.asarray, TENSOR[2]):
+        posterior = TruncatedLogNormal(make([-3.0, -1.0]), make([0.0, 0.0]))
+        assert tuple(posterior.sample((4, 3, 2), 0).shape) == (4, 3, 2)
+        single = TruncatedLogNormal(make(-3.0), make(0.0))
+        assert tuple(single.sample((4, 3, 2), 0).shape) == (4, 3, 2)

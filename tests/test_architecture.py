@@ -1,0 +1,108 @@
+"""The house: rooms import upwards only, TensorFlow and private Keras stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_sbp
+
+PACKAGE = pathlib.Path(keras_sbp.__file__).parent
+ROOMS = [
+    "version",
+    "distributions",
+    "selection",
+    "layers",
+    "graph",
+    "pruning",
+    "deploy",
+    "callbacks",
+    "integrations",
+    "cli",
+    "__init__",
+    "__main__",
+]
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports(path: pathlib.Path) -> None:
+    room = room_of(path)
+    for name in imports_of(path):
+        if name.startswith("keras_sbp."):
+            imported = name.split(".")[1]
+            if imported in ROOMS:
+                assert ROOMS.index(imported) <= ROOMS.index(room), f"{room} imports {name}"
+        if name.startswith("keras.src"):
+            assert path.name == "keras_internals.py", name
+        if name.split(".")[0] in ("tensorflow", "jax", "torch"):
+            assert room in ("deploy", "cli"), name
+    assert len(path.read_text().splitlines()) < 400
+
+
+def test_import_changes_no_global_state_and_is_quick() -> None:
+    """Times nothing by the clock: the modules that an import loads say what it costs."""
+    script = (
+        "import os, sys, logging, warnings, keras\n"
+        "before = dict(os.environ), list(warnings.filters), logging.root.handlers[:], "
+        "keras.config.floatx(), keras.config.dtype_policy().name\n"
+        "loaded = set(sys.modules)\n"
+        "import keras_sbp\n"
+        "after = dict(os.environ), list(warnings.filters), logging.root.handlers[:], "
+        "keras.config.floatx(), keras.config.dtype_policy().name\n"
+        "assert before == after\n"
+        "new = {m.split('.')[0] for m in set(sys.modules) - loaded}\n"
+        "print(sorted(new & {'scipy', 'sklearn', 'matplotlib', 'onnx', 'tensorflow_model_optimization'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_does_not_load_tensorflow() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import keras_sbp, sys; print('tensorflow' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+    )
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_public_names() -> None:
+    assert sorted(keras_sbp.__all__) == [
+        "KLWarmup",
+        "SBPLayer",
+        "SNRMonitor",
+        "SNRThreshold",
+        "__version__",
+        "distributions",
+        "export",
+        "prune",
+    ]
