@@ -59,8 +59,7 @@ def test_imports(path: pathlib.Path) -> None:
     assert len(path.read_text().splitlines()) < 400
 
 
-def test_import_changes_no_global_state_and_is_quick() -> None:
-    """Times nothing by the clock: the modules that an import loads say what it costs."""
+def test_import_changes_no_global_state_and_loads_nothing_heavy() -> None:
     script = (
         "import os, sys, logging, warnings, keras\n"
         "before = dict(os.environ), list(warnings.filters), logging.root.handlers[:], "
@@ -71,7 +70,7 @@ def test_import_changes_no_global_state_and_is_quick() -> None:
         "keras.config.floatx(), keras.config.dtype_policy().name\n"
         "assert before == after\n"
         "new = {m.split('.')[0] for m in set(sys.modules) - loaded}\n"
-        "print(sorted(new & {'scipy', 'sklearn', 'matplotlib', 'onnx', 'tensorflow_model_optimization'}))"
+        "print(sorted(new & {'scipy', 'sklearn', 'matplotlib', 'onnx', 'tensorflow'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -82,17 +81,6 @@ def test_import_changes_no_global_state_and_is_quick() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
-
-
-def test_import_does_not_load_tensorflow() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import keras_sbp, sys; print('tensorflow' in sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-    )
-    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_public_names() -> None:

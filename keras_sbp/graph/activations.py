@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -44,12 +45,12 @@ ELEMENTWISE = HOMOGENEOUS | {
 
 def is_elementwise(function: Callable | None) -> bool:
     """Tells whether each unit's output depends on that unit alone."""
-    return function is None or (isinstance(function, Callable) and function in ELEMENTWISE)
+    return function is None or (inspect.isfunction(function) and function in ELEMENTWISE)
 
 
 def is_homogeneous(function: Callable | None) -> bool:
     """Tells whether scales ≥ 0 pass through the function unchanged."""
-    return function is None or function in HOMOGENEOUS
+    return function is None or (inspect.isfunction(function) and function in HOMOGENEOUS)
 
 
 def on_constants(function: Callable[[Any], Any] | None, known: Known, dtype: str) -> Known:

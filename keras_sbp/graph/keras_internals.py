@@ -64,9 +64,7 @@ def carries_mask(tensor: keras.KerasTensor) -> bool:
 
 def is_adapted_by_lora_or_quantised(layer: keras.layers.Layer) -> bool:
     """Tells whether the layer's effective weights differ from those it was built with."""
-    return bool(
-        getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
-    )
+    return bool(getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None))
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -46,7 +46,9 @@ class KLWeighting:
             dtype=self._dtype,
             trainable=False,
             autocast=False,
-            aggregation="only_first_replica",
+            # Anything else would let TensorFlow's replicas change turns in the middle of a forward
+            # pass, and they share the layer's list of losses.
+            aggregation="none",
             name=name,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_sbp.graph import Analysis, Graph, Scale, analyse, trace
+from keras_sbp.graph import Analysis, Graph, Scale, Tensor, analyse, trace
 from keras_sbp.graph.units import wholly_constant
 from keras_sbp.pruning.decide import apply_decisions, decide
 from keras_sbp.pruning.rebuild import rebuild
@@ -72,9 +72,10 @@ def prune(
 
 
 def _refuse_constant_outputs(graph: Graph, analysis: Analysis) -> None:
+    constant = _constant_tensors(graph, analysis)
     outputs = keras.tree.flatten(graph.output_structure)
     for x, tensor in zip(outputs, graph.outputs, strict=True):
-        if wholly_constant(analysis.known[tensor]) is None:
+        if tensor not in constant:
             continue
         empty = [
             f"'{op.name}'"
@@ -92,3 +93,14 @@ def _refuse_constant_outputs(graph: Graph, analysis: Analysis) -> None:
             f"more, so there is nothing left to prune to. Expected at least one unit to stay on "
             f"every path. {cause}"
         )
+
+
+def _constant_tensors(graph: Graph, analysis: Analysis) -> set[Tensor]:
+    """What does not depend on the input: constants, and whatever is computed from them alone."""
+    constant: set[Tensor] = set()
+    for op in graph.ops:
+        computed_from_constants = all(tensor in constant for tensor in op.inputs)
+        for tensor in op.outputs:
+            if computed_from_constants or wholly_constant(analysis.known[tensor]) is not None:
+                constant.add(tensor)
+    return constant

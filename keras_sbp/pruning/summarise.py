@@ -30,9 +30,7 @@ def summarise(
     reasons = _reasons(graph, analysis)
     rows = [
         _input_row(x, tensor, analysis)
-        for x, tensor in zip(
-            keras.tree.flatten(graph.input_structure), graph.inputs, strict=True
-        )
+        for x, tensor in zip(keras.tree.flatten(graph.input_structure), graph.inputs, strict=True)
     ]
     seen: set[int] = set()
     for op in graph.ops:
@@ -92,7 +90,7 @@ def _reasons(graph: Graph, analysis: Analysis) -> dict[int, str]:
         kept_anyway = _constant_but_needed(tensor, analysis)
         owner = _owner(op, producers)
         if kept_anyway and owner is not None:
-            blamed = sorted(set(_blamed(tensor, graph, analysis, readers)))
+            blamed = sorted(_blamed(tensor, graph, analysis, readers))
             reasons.setdefault(
                 id(owner.operation), f"{kept_anyway} removed units kept for {', '.join(blamed)}"
             )
@@ -110,16 +108,22 @@ def _constant_but_needed(tensor: Tensor, analysis: Analysis) -> int:
 
 def _blamed(
     tensor: Tensor, graph: Graph, analysis: Analysis, readers: Mapping[Tensor, list[Op]]
-) -> list[str]:
+) -> set[str]:
     """The calls behind which a constant unit is no constant any more, so that it must be there."""
-    blamed = ["the output"] if tensor in graph.outputs else []
-    for op in readers.get(tensor, []):
-        onwards = [t for t in op.outputs if t in analysis.needed]
-        if any(_constant_but_needed(t, analysis) for t in onwards):
-            for t in onwards:
-                blamed += _blamed(t, graph, analysis, readers)
-        else:
-            blamed.append(f"'{op.name}' ({type(op.operation).__name__})")
+    blamed: set[str] = set()
+    waiting, seen = [tensor], {tensor}
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in graph.outputs:
+            blamed.add("the output")
+        for op in readers.get(tensor, []):
+            onwards = [
+                t for t in op.outputs if t in analysis.needed and _constant_but_needed(t, analysis)
+            ]
+            if not onwards:
+                blamed.add(f"'{op.name}' ({type(op.operation).__name__})")
+            waiting += [t for t in onwards if t not in seen]
+            seen.update(onwards)
     return blamed
 
 

@@ -114,7 +114,7 @@ def fit(optimizer, epochs, *, model=None, **arguments):
 
 
 def test_sgd_is_told_that_the_gates_hardly_move():
-    (message,) = fit(keras.optimizers.SGD(1e-3), 6, kl_weight=1e-4)
+    (message,) = fit(keras.optimizers.SGD(1e-3), 6, kl_weight=1e-6)
     assert "trains with SGD" in message
 
 
@@ -145,7 +145,7 @@ def test_a_subclassed_model_that_never_says_training():
 def test_names_the_users_optimizer_under_loss_scaling(policy):
     keras.config.set_dtype_policy(policy)
     try:
-        (message,) = fit(keras.optimizers.SGD(1e-4), 1, kl_weight=1e-5)
+        (message,) = fit(keras.optimizers.SGD(1e-4), 1, kl_weight=1e-6)
     finally:
         keras.config.set_dtype_policy("float32")
     assert "trains with SGD" in message

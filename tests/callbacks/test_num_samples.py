@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ X = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
 pytestmark = pytest.mark.filterwarnings("ignore:Nothing will be pruned", "ignore:The KL outweighs")
 
 
+@functools.cache
 def kl_model(**arguments):
-    """Its loss is the KL, and it does not move."""
+    """Its loss is the KL, and it does not move. Compiled once for all tests."""
     gate = SBPLayer(**arguments)
     model = keras.Sequential([keras.Input((4,)), gate])
     model.compile(keras.optimizers.SGD(0.0), lambda y, p: 0.0 * keras.ops.mean(p, axis=-1))
@@ -76,6 +79,11 @@ def test_another_fit_counts_anew():
     assert samples_per_epoch(model, gate, (X[:4], X[:4]), batch_size=2) == [4, 4]
 
 
+def test_the_gates_weight_scales_the_kl():
+    model, gate = kl_model(kl_weight=0.5)
+    assert samples_per_epoch(model, gate, (X, X), batch_size=6) == [48, 48]
+
+
 def test_num_samples_of_the_gate_goes_first():
     assert samples_per_epoch(*kl_model(num_samples=77), (X, X), batch_size=6) == [77, 77]
 
@@ -89,10 +97,6 @@ def test_a_generator_is_counted_in_its_first_epoch():
 
 
 def test_steps_per_execution_does_not_matter():
-    model, gate = kl_model()
-    model.compile(
-        keras.optimizers.SGD(0.0),
-        lambda y, p: 0.0 * keras.ops.mean(p, axis=-1),
-        steps_per_execution=2,
-    )
+    model, gate = kl_model(name="twice")
+    model.compile(keras.optimizers.SGD(0.0), model.loss, steps_per_execution=2)
     assert samples_per_epoch(model, gate, (X, X), batch_size=6) == [24, 24]

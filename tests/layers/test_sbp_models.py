@@ -103,7 +103,7 @@ def data(shape):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_trains_under_fit_and_prunes_at_inference(name):
+def test_trains_under_fit(name):
     make, shape = MODELS[name]
     keras.utils.set_random_seed(0)
     model = make()
@@ -116,11 +116,6 @@ def test_trains_under_fit_and_prunes_at_inference(name):
     assert np.isfinite(losses).all()
     assert min(losses) > 0.9 * kl > 0.1
     assert np.abs(trained.posterior.log_sigma + 5).min() > 1e-3
-    kept = model.predict(x, verbose=0)
-    assert np.ptp(kept, axis=0).min() > 1e-3
-    trained.set_posterior(-15.0, 4.0)
-    assert not trained.keep().any()
-    assert not np.allclose(model.predict(x, verbose=0), kept)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
@@ -199,8 +194,7 @@ def custom_step_jax(model, optimizer):
     return step
 
 
-@pytest.mark.parametrize("num_samples", [N, None])
-@pytest.mark.parametrize("make", [sequential, functional_shared])
+@pytest.mark.parametrize(("make", "num_samples"), [(sequential, None), (functional_shared, N)])
 def test_trains_in_a_custom_loop(make, num_samples):
     model = make()
     trained = find_gate(model)
@@ -212,11 +206,11 @@ def test_trains_in_a_custom_loop(make, num_samples):
     step = makers[keras.backend.backend()](model, keras.optimizers.Adam(1e-3))
     expected = trained.kl() / N
     loss, kl = step(x[: N // 2], y[: N // 2])
-    np.testing.assert_allclose(kl, expected, rtol=1e-5)
-    seed = np.array(trained.seed_generator.state.value)
+    np.testing.assert_allclose(float(kl), expected, rtol=1e-5)
+    seed = ops.convert_to_numpy(trained.seed_generator.state.value)
     for _ in range(4):
         loss, kl = step(x[: N // 2], y[: N // 2])
     assert np.isfinite(float(loss))
     np.testing.assert_allclose(trained.kl_loss(), trained.kl() / N, rtol=1e-5)
-    assert not np.array_equal(seed, np.array(trained.seed_generator.state.value))
+    assert not np.array_equal(seed, ops.convert_to_numpy(trained.seed_generator.state.value))
     assert np.abs(trained.posterior.log_sigma + 5).min() > 1e-3

@@ -33,14 +33,16 @@ from keras_sbp.layers import SBPLayer
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
     gate = SBPLayer()
     model = keras.Sequential([keras.Input((6,)), gate])
     model.compile(keras.optimizers.SGD(0.0), lambda y, p: 0.0 * keras.ops.mean(p, axis=-1))
 x = np.ones((96, 6), "float32")
 loss = model.fit(x, x, batch_size=32, verbose=0, callbacks=[SNRMonitor()]).history["loss"][0]
 print("RATIO", loss / (gate.kl() / 96), gate.kl_loss() / (gate.kl() / 96))
-model.compile("adam", "mse")
+with strategy.scope():
+    model.compile("adam", "mse")
 model.fit(x, x, batch_size=32, verbose=0, callbacks=[SNRMonitor()])
 print("MOVED", np.abs(gate.posterior.log_sigma + 5).min() > 1e-3)
 """

@@ -76,15 +76,21 @@ def test_seeds_repeat_the_noise():
     assert not np.array_equal(first, other)
 
 
+def kl_of_step(gate, samples=6):
+    """Returns what a training call adds to the losses."""
+    gate(np.ones((samples, 4), "float32"), training=True)
+    (loss,) = gate.losses
+    return float(loss)
+
+
 def test_the_kl_in_the_loss_is_that_of_a_float64_computation():
     gate = SBPLayer(num_samples=500, kl_weight=0.7)
-    model, x, y = train_with(gate)
+    model, x, y = train_with(gate, optimizer=keras.optimizers.SGD(0.0))
     mu, log_sigma = np.array([-3.0, 0.5, -19.0, 4.0]), np.array([-5.0, -1.0, 2.0, 0.3])
     gate.set_posterior(mu, log_sigma)
     expected = 0.7 * TruncatedLogNormal(mu, log_sigma).kl_to_log_uniform().sum() / 500
     np.testing.assert_allclose(gate.kl_loss(), expected, rtol=1e-6)
     np.testing.assert_allclose(model.train_on_batch(x, y), expected, rtol=1e-5)
-    gate.set_posterior(mu, log_sigma)
     gate.kl_factor.assign(0.25)
     np.testing.assert_allclose(model.train_on_batch(x, y), 0.25 * expected, rtol=1e-5)
     assert model.test_on_batch(x, y) == 0.0
@@ -92,20 +98,18 @@ def test_the_kl_in_the_loss_is_that_of_a_float64_computation():
 
 def test_without_num_samples_the_kl_is_divided_by_batch_times_steps_times_replicas():
     gate = SBPLayer()
-    model, x, y = train_with(gate, samples=6, optimizer=keras.optimizers.SGD(0.0))
     gate.set_steps_per_epoch(7, replicas=2)
-    np.testing.assert_allclose(model.train_on_batch(x, y), gate.kl() / (6 * 7 * 2), rtol=1e-5)
+    np.testing.assert_allclose(kl_of_step(gate, samples=6), gate.kl() / (6 * 7 * 2), rtol=1e-5)
     np.testing.assert_allclose(gate.kl_loss(), gate.kl() / (6 * 7 * 2), rtol=1e-6)
 
 
 def test_a_small_last_batch_does_not_count_the_kl_many_times():
     gate = SBPLayer()
-    model, x, y = train_with(gate, samples=6, optimizer=keras.optimizers.SGD(0.0))
     gate.set_steps_per_epoch(2)
-    full = model.train_on_batch(x, y)
-    np.testing.assert_allclose(model.train_on_batch(x[:1], y[:1]), full, rtol=1e-6)
+    full = kl_of_step(gate, samples=6)
+    np.testing.assert_allclose(kl_of_step(gate, samples=1), full, rtol=1e-6)
     gate.set_steps_per_epoch(12)
-    np.testing.assert_allclose(model.train_on_batch(x[:1], y[:1]), full, rtol=1e-6)
+    np.testing.assert_allclose(kl_of_step(gate, samples=1), full, rtol=1e-6)
 
 
 def test_unknown_steps_give_the_kl_weight_zero_and_finite_gradients():
@@ -147,32 +151,36 @@ def test_a_gate_used_twice_adds_its_kl_once_per_forward_pass():
 def test_gates_at_several_depths_each_add_their_kl():
     gates = [SBPLayer(num_samples=10) for _ in range(3)]
     inner = keras.Sequential([keras.Input((4,)), gates[0], keras.layers.Dense(4), gates[1]])
-    model, x, y = train_with(
-        keras.Sequential([inner, gates[2]]), optimizer=keras.optimizers.SGD(0.0)
-    )
+    model = keras.Sequential([keras.Input((4,)), inner, gates[2]])
+    model(np.ones((6, 4)), training=True)
     expected = sum(gate.kl() for gate in gates) / 10
-    np.testing.assert_allclose(model.train_on_batch(x, y), expected, rtol=1e-5)
+    np.testing.assert_allclose(sum(float(loss) for loss in model.losses), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
 def test_the_multiplier_is_exact_under_any_optimizer(optimizer):
-    moved = {}
-    for multiplier in (1.0, 10.0):
-        gate = SBPLayer(
+    slow, fast = (
+        SBPLayer(
             num_samples=2.0,
             mu_initializer=-1.0,
             log_sigma_initializer=-1.0,
             learning_rate_multiplier=multiplier,
             seed=3,
         )
-        model, x, y = train_with(gate, loss="mse", optimizer=optimizer(1e-3))
-        model.train_on_batch(x, y)
-        posterior = gate.posterior
-        moved[multiplier] = np.stack([posterior.mu + 1, posterior.log_sigma + 1])
-    assert np.abs(moved[1.0]).min() > 1e-5
-    np.testing.assert_allclose(moved[10.0] / moved[1.0], 10.0, rtol=2e-2)
+        for multiplier in (1.0, 10.0)
+    )
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [slow(inputs), fast(inputs)])
+    model.compile(optimizer(1e-3), ["mse", "mse"])
+    x = np.ones((6, 4), "float32")
+    model.train_on_batch(x, [0 * x, 0 * x])
+    moved = [
+        np.stack([gate.posterior.mu + 1, gate.posterior.log_sigma + 1]) for gate in (slow, fast)
+    ]
+    assert np.abs(moved[0]).min() > 1e-5
+    np.testing.assert_allclose(moved[1] / moved[0], 10.0, rtol=2e-2)
     if optimizer is keras.optimizers.Adam:
-        np.testing.assert_allclose(np.abs(moved[10.0]), 1e-2, rtol=1e-2)
+        np.testing.assert_allclose(np.abs(moved[1]), 1e-2, rtol=1e-2)
 
 
 def test_the_optimizer_keeps_the_parameters_in_range_without_stranding_them():
@@ -184,19 +192,18 @@ def test_the_optimizer_keeps_the_parameters_in_range_without_stranding_them():
     np.testing.assert_allclose(gate.posterior.log_sigma, [5, -20, -1, 0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("start", [(-20.0, 5.0), (-40.0, 8.0)])
-def test_a_unit_that_was_given_up_comes_back_when_the_data_need_it(start):
+def test_a_unit_that_was_given_up_comes_back_when_the_data_need_it():
     gate = SBPLayer(num_samples=1e6, seed=0)
     model = keras.Sequential([keras.Input((1,)), gate])
     model.compile(keras.optimizers.Adam(0.02), "mse")
-    gate.set_posterior(*start)
-    x = np.ones((64 * 300, 1), "float32")
-    before = model.evaluate(x, x, batch_size=6400, verbose=0)
+    # Outside the range on both counts: the first step projects it to the corner.
+    gate.set_posterior(-40.0, 8.0)
+    x = np.ones((64 * 600, 1), "float32")
+    assert float(gate(x[:1])[0, 0]) == 0.0
     model.fit(x, x, epochs=1, batch_size=64, verbose=0)
     gate.check_posterior()
-    assert before > 0.9
     assert gate.keep().all()
-    assert model.evaluate(x, x, batch_size=6400, verbose=0) < 0.01
+    assert abs(gate.posterior.mean()[0] - 1) < 0.1
 
 
 def test_gates_find_the_two_features_that_matter():
@@ -215,8 +222,8 @@ def test_gates_find_the_two_features_that_matter():
             keras.layers.Dense(1, activation="sigmoid"),
         ]
     )
-    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
     model.fit(x, y, epochs=20, batch_size=10, verbose=0)
     np.testing.assert_array_equal(features.keep(), [True] * 2 + [False] * 6)
     assert 1 <= hidden.keep().sum() <= 24
-    assert model.evaluate(x, y, verbose=0)[1] > 0.97
+    assert np.mean((ops.convert_to_numpy(model(x)) > 0.5) == y) > 0.97

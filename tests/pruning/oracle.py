@@ -41,7 +41,8 @@ def randomise(model: keras.Model, seed: int = 0, drop: float = 0.4) -> keras.Mod
     for each in find_gates(model):
         dropped = rng.random(each.units) < drop
         each.set_posterior(
-            rng.normal(-0.5, 0.3, each.units), np.where(dropped, 3.0, rng.normal(-3, 0.5, each.units))
+            rng.normal(-0.5, 0.3, each.units),
+            np.where(dropped, 3.0, rng.normal(-3, 0.5, each.units)),
         )
     return model
 

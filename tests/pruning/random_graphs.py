@@ -107,9 +107,7 @@ class Author:
         if kind == "separable":
             multiplier = self.one_of([1, 2])
             return self.remember(
-                layers.SeparableConv2D(
-                    self.count(), kernel, depth_multiplier=multiplier, **common
-                ),
+                layers.SeparableConv2D(self.count(), kernel, depth_multiplier=multiplier, **common),
                 x,
             )
         if kind == "nested":

@@ -74,6 +74,24 @@ def test_everything_pruned() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.parametrize(
+    "head", [layers.Softmax(), layers.Activation("softmax"), layers.Activation(lambda x: 2 * x)]
+)
+def test_everything_pruned_under_a_head_that_is_opaque(head) -> None:
+    model = small_net()
+    model.add(head)
+    drop_units(find_gates(model)[0], list(range(8)))
+    with pytest.raises(ValueError, match="would not depend on the input"):
+        prune(model)
+
+
+def test_everything_pruned_under_a_softmax_in_the_last_layer() -> None:
+    model = Sequential([Input((6,)), layers.Dense(8), gate(), layers.Dense(3, "softmax")])
+    drop_units(find_gates(model)[0], list(range(8)))
+    with pytest.raises(ValueError, match="would not depend on the input"):
+        prune(model)
+
+
 def test_one_of_several_outputs_constant() -> None:
     features = Input((6,))
     alive = layers.Dense(2, name="alive")(features)
@@ -142,9 +160,7 @@ def test_layer_that_cannot_be_copied() -> None:
 def test_verification_catches_a_wrong_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     from keras_sbp.graph import slim
 
-    monkeypatch.setattr(
-        slim.Slim, "absorbed", lambda self, axis: np.zeros(self.source.shape[axis])
-    )
+    monkeypatch.setattr(slim.Slim, "absorbed", lambda self, axis: np.zeros(self.source.shape[axis]))
     model = randomise(
         Sequential(
             [Input((6,)), layers.Dense(8), gate(), layers.Activation("sigmoid"), layers.Dense(3)]

@@ -74,7 +74,9 @@ def test_gates_behind_other_activations_fold_into_the_layers_after_them() -> Non
 
 
 def test_input_features_are_dropped_behind_the_input() -> None:
-    model = Sequential([Input((30,)), gate(), layers.Dense(20, name="dense"), layers.Dense(2, name="last")])
+    model = Sequential(
+        [Input((30,)), gate(), layers.Dense(20, name="dense"), layers.Dense(2, name="last")]
+    )
     small, widths = pruned(model, {0: list(range(10, 30))})
     assert widths["input_layer"] == 10
     assert small.input_shape == (None, 30)
@@ -388,11 +390,8 @@ def test_channels_first_without_convolution() -> None:
 
 
 def test_channels_first_convolution() -> None:
-    if keras.backend.backend() == "tensorflow":
-        # Its CPU kernels know channels_last only; the structure can still be compared.
-        verify = False
-    else:
-        verify = True
+    # TensorFlow's CPU kernels know channels_last only; the structure can still be compared.
+    verify = keras.backend.backend() != "tensorflow"
     image = Input((3, 8, 8))
     x = layers.Conv2D(8, 3, activation="relu", data_format="channels_first", name="conv")(image)
     x = gate(axis=1)(x)
@@ -408,3 +407,23 @@ def test_channels_first_convolution() -> None:
     small, report = prune(model, verify=verify)
     assert [row.units_after for row in report.layers] == [3, 6, 5, 5, 3]
     assert small.get_layer("conv").kernel.shape == (3, 3, 3, 6)
+
+
+def test_input_that_is_also_an_output() -> None:
+    features = Input((6,))
+    x = gate()(layers.Dense(8, activation="relu", name="wide")(features))
+    model = Model(features, [features, layers.Dense(3)(x)])
+    _, widths = pruned(model, {0: [0, 1]})
+    assert widths["wide"] == 6
+
+
+def test_deep_dense_connections_take_linear_time() -> None:
+    features = Input((4,))
+    x = layers.Dense(4)(features)
+    for _ in range(40):
+        y = gate()(layers.Dense(2, activation="relu")(x))
+        x = layers.Concatenate()([x, y])
+    model = Model(features, layers.Dense(3)(layers.LayerNormalization()(x)))
+    randomise(model)
+    _, report = prune(model)  # ends, where following every path would not
+    assert any("LayerNormalization" in row.reason for row in report.layers)

@@ -1,4 +1,4 @@
-"""prune() returns the same function on every topology of the zoo, in single and double precision."""
+"""prune() returns the same function on every topology of the zoo, in both precisions."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def test_nothing_to_prune_keeps_every_unit(name: str) -> None:
     model = randomise(ZOO[name](), drop=0.0)
     _, report = assert_same_function(model)
     # A ReLU unit that no weight reaches may go; here weights are dense, so none does.
-    assert [row.units_after for row in report.layers] == [
-        row.units_before for row in report.layers
-    ]
+    assert [row.units_after for row in report.layers] == [row.units_before for row in report.layers]
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -16,6 +16,11 @@ def numpy_weight(variable: Any) -> np.ndarray:
     return value.astype(np.float32) if value.dtype.itemsize < 4 else value
 
 
+def bias_of(layer: Any, outputs: int) -> np.ndarray:
+    """Returns the layer's bias in float64, zeros where it has none. Shape (outputs,)."""
+    return numpy_weight(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(outputs)
+
+
 def channel_axis(op: Op) -> int:
     """Returns the channel axis of a layer with `data_format`."""
     return 1 if op.operation.data_format == "channels_first" else op.inputs[0].rank - 1

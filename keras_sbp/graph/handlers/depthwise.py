@@ -11,7 +11,12 @@ from keras import layers
 from keras_sbp.graph.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
-from keras_sbp.graph.handlers.common import channel_axis, numpy_weight, pads_with_zeros
+from keras_sbp.graph.handlers.common import (
+    bias_of,
+    channel_axis,
+    numpy_weight,
+    pads_with_zeros,
+)
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
@@ -74,10 +79,7 @@ def _kernel(op: Op) -> np.ndarray:
 
 
 def _bias(op: Op) -> np.ndarray:
-    layer = op.operation
-    if not layer.use_bias:
-        return np.zeros(math.prod(layer.kernel.shape[-2:]))
-    return numpy_weight(layer.bias).astype(np.float64)
+    return bias_of(op.operation, math.prod(op.operation.kernel.shape[-2:]))
 
 
 def _macs_per_input(op: Op) -> float:

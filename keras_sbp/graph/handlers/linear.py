@@ -13,6 +13,7 @@ from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
 from keras_sbp.graph.handlers.common import (
     at_least_one,
+    bias_of,
     channel_axis,
     numpy_weight,
     pads_with_zeros,
@@ -134,10 +135,7 @@ def _kernel(op: Op) -> np.ndarray:
 
 
 def _bias(op: Op) -> np.ndarray:
-    layer = op.operation
-    if not layer.use_bias:
-        return np.zeros(layer.kernel.shape[-1])
-    return numpy_weight(layer.bias).astype(np.float64)
+    return bias_of(op.operation, op.operation.kernel.shape[-1])
 
 
 def _nonzero(kernel: np.ndarray) -> np.ndarray:

@@ -70,9 +70,7 @@ class FoldingMerge(Merge):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Operands that are constant are not needed, as long as one varies."""
         _, folded = _foldable(op, inputs)
-        return [
-            None if i in folded else _needs_of(op, i, needed[0]) for i in range(len(op.inputs))
-        ]
+        return [None if i in folded else _needs_of(op, i, needed[0]) for i in range(len(op.inputs))]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
@@ -158,9 +156,7 @@ class Multiply(FoldingMerge):
         return np.multiply.reduce(list(constants.values())), np.zeros(size)
 
 
-def align_operands(
-    op: Op, slims: dict[int, Slim], build: Builder
-) -> tuple[list[Slim], Needs]:
+def align_operands(op: Op, slims: dict[int, Slim], build: Builder) -> tuple[list[Slim], Needs]:
     """Settles operands and makes them carry the same units; returns what the output carries."""
     slims = {i: build.settle(slim) for i, slim in slims.items()}
     carried = _carried(op, slims)

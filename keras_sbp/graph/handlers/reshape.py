@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import keras
@@ -106,9 +105,7 @@ class Regroup(LayerHandler):
                 slim = build.take(slim, axis, _outer(list(keeps.values())))
                 carried |= keeps
         tensor = self._call(op, slim, carried, build)
-        return [
-            build.slim(op.outputs[0], tensor, carried=carried, scale=scale, rescale=rescale)
-        ]
+        return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale, rescale=rescale)]
 
     def _call(self, op: Op, slim: Slim, carried: Needs, build: Builder) -> keras.KerasTensor:
         sizes = [
@@ -147,9 +144,7 @@ class Flatten(Regroup):
         return build.layer(op)(slim.tensor)
 
 
-def match_axes(
-    before: tuple[int | None, ...], after: tuple[int | None, ...]
-) -> list[Block] | None:
+def match_axes(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> list[Block] | None:
     """Cuts two shapes (batch first) into the smallest blocks with equal numbers of elements.
 
     Returns None where an unknown size would have to merge or split, or a size is 0.

@@ -10,6 +10,7 @@ from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
 from keras_sbp.graph.handlers.common import (
     at_least_one,
+    bias_of,
     channel_axis,
     numpy_weight,
     pads_with_zeros,
@@ -109,5 +110,4 @@ def _reaches(op: Op) -> np.ndarray:
 
 
 def _bias(op: Op) -> np.ndarray:
-    layer = op.operation
-    return numpy_weight(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(layer.filters)
+    return bias_of(op.operation, op.operation.filters)
