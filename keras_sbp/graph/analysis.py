@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_sbp.graph import handlers  # noqa: F401  (registers the package's own)
 from keras_sbp.graph.handler import LayerHandler, find_handler
 from keras_sbp.graph.trace import Graph, Op, Tensor
 from keras_sbp.graph.units import Known, Needs, same, union

@@ -14,7 +14,7 @@ from keras_sbp.pruning.verify import random_inputs
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 
 
-class NothingToCompare(AssertionError):
+class NothingToCompareError(AssertionError):
     """The outputs do not depend on the input, so agreement would show nothing."""
 
 
@@ -76,7 +76,7 @@ def assert_same_function(model: keras.Model) -> tuple[keras.Model, PruneReport]:
         x, y = keras.ops.convert_to_numpy(x), keras.ops.convert_to_numpy(y)
         assert x.shape == y.shape and x.dtype == y.dtype
         if np.ptp(x, axis=0).max() < 1e-3:
-            raise NothingToCompare(f"{np.ptp(x, axis=0).max()}")
+            raise NothingToCompareError(f"{np.ptp(x, axis=0).max()}")
         assert np.abs(x - y).max() <= tolerance * np.abs(x).max()
     assert not find_gates(small)
     for layer in small.layers:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.pruning.oracle import (
-    NothingToCompare,
+    NothingToCompareError,
     assert_same_function,
     count_without_gates,
     randomise,
@@ -54,6 +54,6 @@ def outcome(model: keras.Model) -> str:
     except ValueError as error:
         assert "would not depend on the input" in str(error)
         return "constant output refused"
-    except NothingToCompare:
+    except NothingToCompareError:
         return "output hardly varies"
     return "smaller" if small.count_params() < count_without_gates(model) else "same size"
