@@ -51,6 +51,7 @@ def build() -> keras.Model:
     x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(image)
     x = layers.BatchNormalization(name="stem_norm")(x)
     x = stream(layers.ReLU(name="stem_relu")(x))
+    x = layers.MaxPooling2D(name="stem_pool")(x)
     for number in (1, 2, 3):
         x = block(x, f"block{number}", stream)
     x = layers.GlobalAveragePooling2D(name="pool")(x)

@@ -162,6 +162,9 @@ class Author:
         if self.chance(40) and fitting:
             others = [self.one_of(fitting) for _ in range(self.one_of([1, 2]))]
             return layers.Concatenate()([x, *others])
+        stackable = [y for y in same_rank if y.shape[2:] == x.shape[2:]]
+        if self.chance(15) and len(x.shape) > 2:
+            return layers.Concatenate(axis=1)([x, self.one_of(stackable)])
         if len(x.shape) == 4 and self.chance(30):
             return self.squeeze_excite(x)
         equal = [y for y in fitting if y.shape == x.shape]

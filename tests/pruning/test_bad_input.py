@@ -132,6 +132,16 @@ def test_nan_in_a_dropped_unit_goes_with_it() -> None:
     assert all(np.isfinite(weight).all() for weight in small.get_weights())
 
 
+def test_model_that_is_random_at_inference() -> None:
+    features = Input((6,))
+    x = gate()(layers.Dense(8)(features))
+    x = layers.Lambda(lambda t: t + keras.random.normal((8,)), output_shape=(8,))(x)
+    model = randomise(Model(features, layers.Dense(3)(x)))
+    with pytest.raises(RuntimeError, match="changes from call to call"):
+        prune(model)
+    prune(model, verify=False)
+
+
 def test_rule_with_a_wrong_answer() -> None:
     class Broken(Rule):
         def keep(self, posterior):

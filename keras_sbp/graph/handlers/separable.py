@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from keras import layers
 
@@ -57,8 +59,10 @@ class SeparableConv(LayerHandler):
         """Both halves narrower; pending scales go into the depthwise kernel."""
         old, axis = op.operation, channel_axis(op)
         slim = build.settle(inputs[0], () if op.shared else {axis})
-        carried = slim.carries(axis)
         outputs = kept(needed[0], axis, op.outputs[0].shape[axis])
+        if not op.shared:
+            slim = build.trim(op, slim, axis, _macs_per_input(op, outputs))
+        carried = slim.carries(axis)
         bias = (_bias(op) + slim.absorbed(axis) @ _response(op))[outputs]
         use_bias = old.use_bias or bool(bias.any())
         layer = build.layer(op, filters=int(outputs.sum()), use_bias=use_bias)
@@ -107,6 +111,12 @@ def _reaches(op: Op) -> np.ndarray:
     """Which input has weight towards which output. Shape (inputs, outputs)."""
     depthwise, pointwise = _kernels(op)
     return ((depthwise != 0).any(0)[:, :, None] & (pointwise != 0)).any(1)
+
+
+def _macs_per_input(op: Op, outputs: np.ndarray) -> float:
+    layer = op.operation
+    positions = math.prod(n or 1 for n in op.outputs[0].shape[1:]) / layer.filters
+    return positions * layer.depth_multiplier * (math.prod(layer.kernel_size) + outputs.sum())
 
 
 def _bias(op: Op) -> np.ndarray:
