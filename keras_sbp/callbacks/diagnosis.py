@@ -128,8 +128,9 @@ def _does_not_train(summary: EpochSummary) -> str | None:
         return None
     return (
         f"{_gates(idle)} never called with training=True, so nothing is learned there and no KL is "
-        "added. Keras says so only to models that ask: give the call() of a subclassed model or "
-        "layer the argument `training=False`, and do not call the gate with training=False."
+        "added. Keras tells only models that ask, and with JAX not the layers inside: give the "
+        "call() of a subclassed model or layer the argument `training=False`, and pass it on to "
+        "the gate."
     )
 
 

@@ -39,16 +39,18 @@ class SNRMonitor(keras.callbacks.Callback):
     What it calls kept is what `prune()` keeps with the gates' own rules.
     Callbacks see these entries if they stand after this one in the list:
     History and the progress bar always do; list `CSVLogger`, `EarlyStopping`,
-    `TensorBoard` and the like after the monitor.
+    `TensorBoard` and the like after the monitor. (`EarlyStopping` and
+    `ModelCheckpoint` need their `mode` for these names.)
 
     A line per epoch goes where the progress bar goes: to the standard output,
     or, with Keras's interactive logging disabled, to the logger `"keras_sbp"`
     at level INFO. The line of an epoch appears when the progress bar has
     finished its own, that is, when the next epoch begins or training ends.
 
-    It warns, each at most once per run, when the gates hardly move, when
-    everything at a gate is about to be pruned, when the KL outweighs the data
-    loss, and when nothing is pruned at the end.
+    It warns, each at most once per run, when a gate is never called for
+    training, when the gates hardly move, when everything at a gate is about to
+    be pruned, when the KL outweighs the largest data loss of the run, and when
+    nothing is pruned at the end.
 
     Args:
         verbose: `"auto"` follows the `verbose` of `fit()`; 0 writes no lines,

@@ -31,7 +31,8 @@ class SBPLayer(keras.layers.Layer):
 
     Put it right behind the last unit-wise operation (normalisation,
     activation) of the layer whose units it gates, before the value branches.
-    One layer object used at several places is one gate shared there.
+    One layer object used at several places is one gate shared there, with one
+    KL; each place draws noise of its own.
 
     Reference:
         Neklyudov et al. (2017), Structured Bayesian Pruning via Log-Normal

@@ -105,9 +105,10 @@ def exact_slopes(level, mu, log_sigma):
 
 
 def test_gradients_are_right():
-    # Inside, both moderate tails, a steep tail (nearly exponential) and a wide σ (narrow form).
-    mu = np.array([-8.0, -3.0, -20.5, 1.5, 3.0, -10.0])
-    log_sigma = np.array([1.0, -2.0, -1.0, 0.0, -1.5, 7.0])
+    # Inside, both moderate tails, a steep tail (nearly exponential) and a wide σ (narrow form);
+    # then exactly at the bounds, where every gate starts.
+    mu = np.array([-8.0, -3.0, -20.5, 1.5, 3.0, -10.0, 0.0, 0.0, -20.0, -20.0])
+    log_sigma = np.array([1.0, -2.0, -1.0, 0.0, -1.5, 7.0, -5.0, 1.0, 5.0, 2.0])
     levels = np.array([0.05, 0.5, 0.9])
 
     def x(m, s):

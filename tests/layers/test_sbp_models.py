@@ -43,9 +43,9 @@ class Subclassed(keras.Model):
         super().__init__()
         self.hidden, self.gate, self.head = layers.Dense(5), gate(), layers.Dense(2)
 
-    # Keras says training=True only to models that ask for it.
+    # Keras says training=True only to models that ask for it, and under JAX not to their layers.
     def call(self, inputs, training=False):
-        return self.head(self.gate(self.hidden(inputs)))
+        return self.head(self.gate(self.hidden(inputs), training=training))
 
 
 def input_features():
