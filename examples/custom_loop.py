@@ -3,7 +3,7 @@
 A regression on random data of which only 3 of 20 features matter. The gate on the input finds
 them.
 
-    pip install "keras-sbp[tf]"
+    pip install ".[tf]"
     python examples/custom_loop.py
 """
 

@@ -2,7 +2,7 @@
 
 The data are the 8x8 digits of scikit-learn, so nothing is downloaded.
 
-    pip install "keras-sbp[demo]"
+    pip install ".[demo]"
     python examples/sequential_mlp.py
 """
 

@@ -7,7 +7,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--graphs", type=int, default=40, help="number of random networks to prune")
+    parser.addoption("--graphs", type=int, default=100, help="number of random networks to prune")
     parser.addoption("--explore", action="store_true", help="new random networks on every run")
 
 

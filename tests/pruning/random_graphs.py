@@ -62,7 +62,7 @@ class Author:
         return layers.Dense(24, activation=self.one_of([None, "softmax", "tanh"]))(x)
 
     def step(self, x: keras.KerasTensor, pool: list) -> keras.KerasTensor:
-        if self.chance(12):
+        if self.chance(25):
             x = self.reuse(x)
         makers = [self.linear, self.linear, self.unit_wise, self.gate, self.gate, self.merge]
         if len(x.shape) > 2:
@@ -154,7 +154,13 @@ class Author:
 
     def gate(self, x: keras.KerasTensor) -> keras.KerasTensor:
         axis = self.one_of([-1] * 10 + [1, ()])
-        return self.remember(gate(axis=axis), x)
+        x = self.remember(gate(axis=axis), x)
+        return self.shift(x) if self.chance(40) else x
+
+    def shift(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Turns the zeros of removed units into other constants."""
+        shifts = [layers.BatchNormalization(), layers.Activation("sigmoid"), layers.ReLU()]
+        return self.remember(self.one_of(shifts), x)
 
     def merge(self, x: keras.KerasTensor, pool: list) -> keras.KerasTensor:
         same_rank = [y for y in pool if len(y.shape) == len(x.shape)]

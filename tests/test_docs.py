@@ -1,0 +1,217 @@
+"""The documentation is true: its code runs, its tables and names are those of the code.
+
+Blocks fenced as ```python are run, page by page and in order, and so are hidden blocks of the form
+`<!-- python ... -->`, which hold assertions. Blocks fenced as ```py are compiled only.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import pathlib
+import re
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sbp
+from keras_sbp.graph.activations import ELEMENTWISE
+from keras_sbp.graph.handler import registered_classes
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BLOCK = re.compile(
+    r"^```(?P<fence>python|py)\n(?P<shown>.*?)^```$|^<!-- python\n(?P<hidden>.*?)^-->$",
+    re.DOTALL | re.MULTILINE,
+)
+
+needs_tensorflow = pytest.mark.tensorflow
+
+# Short trainings on little data: the monitor's warnings are in place.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def name_of(path: pathlib.Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(text: str, fence: str) -> Iterator[tuple[int, str]]:
+    """Yields (line number, code); hidden blocks belong to the fence `python`."""
+    for match in BLOCK.finditer(text):
+        if (match["fence"] or "python") == fence:
+            code = match["shown"] if match["hidden"] is None else match["hidden"]
+            yield text[: match.start()].count("\n") + 2, code
+
+
+def compiled(text: str, line: int, path: pathlib.Path) -> object:
+    """Compiles a block so that a traceback shows the page and the line in it."""
+    return compile("\n" * (line - 1) + text, str(path), "exec")
+
+
+def page_cases() -> Iterator[object]:
+    for path in PAGES:
+        code = "".join(text for _, text in blocks(path.read_text("utf-8"), "python"))
+        if code:
+            foreign = "tensorflow" in code or "export(" in code or ".tflite" in code
+            marks = [needs_tensorflow] if foreign else []
+            yield pytest.param(path, id=name_of(path), marks=marks)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    keras.backend.clear_session()
+
+
+class OutputChecker(doctest.OutputChecker):
+    """Lets examples that show no output print what they like: a progress bar, say."""
+
+    def check_output(self, want: str, got: str, optionflags: int) -> bool:
+        return not want or super().check_output(want, got, optionflags)
+
+
+@pytest.mark.parametrize("path", list(page_cases()))
+def test_code_of_a_page_runs(path: pathlib.Path) -> None:
+    namespace = {"__name__": "page"}
+    for line, text in blocks(path.read_text("utf-8"), "python"):
+        exec(compiled(text, line, path), namespace)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_other_code_of_a_page_is_python(path: pathlib.Path) -> None:
+    for line, text in blocks(path.read_text("utf-8"), "py"):
+        compiled(text, line, path)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_names_and_files_of_a_page_exist(path: pathlib.Path) -> None:
+    text = path.read_text("utf-8")
+    for dotted in set(re.findall(r"(?<![\w./-])keras_sbp((?:\.[A-Za-z_]\w*)+)", text)):
+        found = keras_sbp
+        for part in dotted[1:].split("."):
+            if not hasattr(found, part):
+                importlib.import_module(f"{found.__name__}.{part}")
+            found = getattr(found, part)
+    for file in re.findall(r"`((?:keras_sbp|tests|examples|docs|benchmarks)/[\w./]*)`", text):
+        assert (ROOT / file).exists(), file
+    for target in re.findall(r"`make ([\w-]+)`|^make ([\w-]+)", text, re.MULTILINE):
+        assert re.search(rf"^{''.join(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert named == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+
+
+def test_table_of_supported_layers_is_complete() -> None:
+    text = (ROOT / "docs" / "supported_layers.md").read_text("utf-8")
+    table = re.search(r"^\| layers \|.*?\n\n", text, re.DOTALL | re.MULTILINE)[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:] if line]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(listed) == len(set(listed))
+    registered = {
+        cls.__name__
+        for cls in registered_classes()
+        if issubclass(cls, keras.layers.Layer) and cls.__module__.startswith("keras.")
+    }
+    assert set(listed) == registered
+
+
+def test_list_of_activations_is_complete() -> None:
+    text = (ROOT / "docs" / "supported_layers.md").read_text("utf-8")
+    sentence = re.search(r"These act on each unit alone:(.*?)\.\n", text, re.DOTALL)[1]
+    listed = re.findall(r"`(\w+)`", sentence)
+    assert sorted(listed) == sorted(function.__name__ for function in ELEMENTWISE)
+
+
+def test_version_is_the_same_everywhere() -> None:
+    assert f"version: {keras_sbp.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert keras_sbp.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        keras_sbp.prune,
+        keras_sbp.SBPLayer,
+        keras_sbp.distributions.TruncatedLogNormal,
+        keras_sbp.SNRThreshold,
+        keras_sbp.SNRMonitor,
+        keras_sbp.KLWarmup,
+    ],
+    ids=lambda thing: thing.__name__,
+)
+def test_docstring_example(thing: type, capsys: pytest.CaptureFixture) -> None:
+    model = keras.Sequential([keras.Input((20,)), keras_sbp.SBPLayer(), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    given = {
+        "keras": keras,
+        "keras_sbp": keras_sbp,
+        "np": np,
+        thing.__name__: thing,
+        "model": model,
+        "x": np.ones((4, 20), "float32"),
+        "y": np.ones((4, 1), "float32"),
+    }
+    example = doctest.DocTestParser().get_doctest(
+        inspect.getdoc(thing), given, thing.__name__, None, None
+    )
+    assert example.examples
+    runner = doctest.DocTestRunner(OutputChecker())
+    runner.run(example)
+    assert not runner.failures, capsys.readouterr().out
+
+
+@needs_tensorflow
+def test_docstring_blocks_about_files() -> None:
+    from keras_sbp.deploy.benchmark import compare_latency
+    from keras_sbp.deploy.litert import LiteRTModel
+
+    image = keras.Input((8,), name="image")
+    namespace = {
+        "keras": keras,
+        "keras_sbp": keras_sbp,
+        "model": keras.Model(image, keras.layers.Dense(2)(image)),
+        "image": np.zeros((1, 8), "float32"),
+        "LiteRTModel": LiteRTModel,
+        "compare_latency": compare_latency,
+    }
+    run_docstring_block(keras_sbp.export, namespace)
+    run_docstring_block(LiteRTModel, namespace)
+    assert namespace["y"].shape == (1, 2)
+    shutil.copy("small.tflite", "large.tflite")
+    run_docstring_block(compare_latency, namespace)
+
+
+def test_docstring_block_of_rule() -> None:
+    namespace = {"keras": keras, "keras_sbp": keras_sbp}
+    run_docstring_block(keras_sbp.selection.Rule, namespace)
+    posterior = keras_sbp.distributions.TruncatedLogNormal([0.0, -15.0], [-5.0, -5.0])
+    assert namespace["MeanThreshold"]().keep(posterior).tolist() == [True, False]
+
+
+def run_docstring_block(thing: object, namespace: dict) -> None:
+    found = list(blocks(inspect.getdoc(thing), "python"))
+    assert found
+    for _, code in found:
+        exec(code, namespace)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+    monkeypatch.setattr(sys, "argv", [str(path), "--epochs", "1"])
+    runpy.run_path(str(path), run_name="__main__")
+    assert "Pruned" in capsys.readouterr().out
