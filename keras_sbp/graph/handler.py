@@ -93,10 +93,16 @@ def find_handler(op: Op) -> tuple[LayerHandler, str | None]:
     """Returns the handler for a call and, where that is the opaque one, the reason."""
     stock = stock_class(op.operation)
     if stock is None:
-        return OPAQUE, f"no handler for {type(op.operation).__name__}"
+        return OPAQUE, f"no handler for {kind(op)}"
     handler = _registry[stock]
     reason = _unusual_call(op) or handler.refuses(op)
     return (handler, None) if reason is None else (OPAQUE, reason)
+
+
+def kind(op: Op) -> str:
+    """Returns what to call the op's class: `x + y` is the operation Add, not the layer Add."""
+    name = type(op.operation).__name__
+    return name if isinstance(op.operation, keras.layers.Layer) else f"the operation {name}"
 
 
 def stock_class(layer: object) -> type | None:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, macs, trace
+from keras_sbp.graph.handler import kind
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.units import kept
 from keras_sbp.layers import SBPLayer
@@ -121,7 +122,7 @@ def _blamed(
                 t for t in op.outputs if t in analysis.needed and _constant_but_needed(t, analysis)
             ]
             if not onwards:
-                blamed.add(f"'{op.name}' ({type(op.operation).__name__})")
+                blamed.add(f"'{op.name}' ({kind(op)})")
             waiting += [t for t in onwards if t not in seen]
             seen.update(onwards)
     return blamed

@@ -336,6 +336,16 @@ def test_what_is_not_understood_is_kept_with_a_reason(make, reason) -> None:
         assert "2 removed units kept for 'odd'" in rows["first"].reason
 
 
+def test_operator_on_tensors_is_told_from_the_layer_of_that_name() -> None:
+    features = Input((6,))
+    x = gate()(layers.Dense(6, name="first")(features))
+    model = Model(features, layers.Dense(3)(x + features))
+    randomise(model, drop=0.0)
+    drop_units(find_gates(model)[0], [0])
+    _, report = prune(model)
+    assert "(the operation Add)" in report.layers[1].reason
+
+
 def test_masked_tensors_keep_their_mask() -> None:
     steps = Input((7, 5))
     x = layers.Masking()(steps)
