@@ -8,7 +8,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--graphs", type=int, default=100, help="number of random networks to prune")
-    parser.addoption("--explore", action="store_true", help="new random networks on every run")
+    parser.addoption("--first-seed", type=int, default=0, help="seed of the first of them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,8 +17,9 @@ from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op, Tensor
 from keras_sbp.graph.units import Known, Needs, kept
 
-# Copying one number by a `take` costs about as much as this many multiply-accumulates.
-TAKE_COST = 10
+# Copying one number by a `take` costs about as much as this many multiply-accumulates: 30 to 110
+# in LiteRT on one x86 core, by `python -m benchmarks.take_cost`.
+TAKE_COST = 40
 
 
 class Builder:

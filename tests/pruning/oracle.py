@@ -30,16 +30,19 @@ def randomise(model: keras.Model, seed: int = 0, drop: float = 0.4) -> keras.Mod
         shape = variable.shape
         if variable.path.endswith("kernel"):
             fan_in = max(1, np.prod(shape[:-1]))
-            value = rng.normal(0, np.sqrt(2 / fan_in), shape)
-        elif variable.path.endswith(("variance", "gamma")):
+            value = rng.normal(0, np.sqrt(3 / fan_in), shape)
+        elif variable.path.endswith("variance"):
             value = rng.uniform(0.5, 1.5, shape)
+        elif variable.path.endswith("gamma"):
+            value = rng.uniform(1.0, 2.0, shape)
         elif variable.path.endswith(("bias", "beta", "mean")):
             value = rng.normal(0, 0.5, shape)
         else:
             continue
         variable.assign(value)
     for each in find_gates(model):
-        dropped = rng.random(each.units) < drop
+        # A gate over a whole tensor would too often leave nothing to compare.
+        dropped = rng.random(each.units) < (drop if each.units > 1 else drop / 4)
         each.set_posterior(
             rng.normal(-0.5, 0.3, each.units),
             np.where(dropped, 3.0, rng.normal(-3, 0.5, each.units)),

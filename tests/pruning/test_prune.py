@@ -75,12 +75,12 @@ def test_gates_behind_other_activations_fold_into_the_layers_after_them() -> Non
 
 def test_input_features_are_dropped_behind_the_input() -> None:
     model = Sequential(
-        [Input((30,)), gate(), layers.Dense(20, name="dense"), layers.Dense(2, name="last")]
+        [Input((30,)), gate(), layers.Dense(60, name="dense"), layers.Dense(2, name="last")]
     )
     small, widths = pruned(model, {0: list(range(10, 30))})
     assert widths["input_layer"] == 10
     assert small.input_shape == (None, 30)
-    assert small.get_layer("dense").kernel.shape == (10, 20)
+    assert small.get_layer("dense").kernel.shape == (10, 60)
     assert kinds(small) == ["InputLayer", "Take", "Dense", "Dense"]
 
 
@@ -91,7 +91,7 @@ def test_partly_removed_blocks_of_flattened_features_become_one_take() -> None:
             layers.Conv2D(6, 2, activation="relu", name="conv"),
             layers.Flatten(),
             gate(),
-            layers.Dense(60, name="dense"),
+            layers.Dense(128, name="dense"),
             layers.Dense(3, name="last"),
         ]
     )
@@ -99,7 +99,7 @@ def test_partly_removed_blocks_of_flattened_features_become_one_take() -> None:
     dropped = [*features[:, 4], *features[:, 5], *features[:8, 0], *features[:8, 1]]
     small, widths = pruned(model, {0: [int(f) for f in dropped]})
     assert widths["conv"] == 4  # two channels have no feature left
-    assert small.get_layer("dense").kernel.shape == (96 - len(dropped), 60)
+    assert small.get_layer("dense").kernel.shape == (96 - len(dropped), 128)
     assert kinds(small) == ["InputLayer", "Conv2D", "Flatten", "Take", "Dense", "Dense"]
 
 
@@ -258,8 +258,8 @@ def test_small_model_trains_on() -> None:
 
 def test_file_loads_where_this_package_is_not_installed(tmp_path) -> None:
     features = Input((30,))
-    x = gate()(layers.Dense(20, activation="gelu")(gate()(features)))
-    y = layers.Add()([x, layers.Dense(20)(x)])  # the gate cannot fold into an Add
+    x = gate()(layers.Dense(100, activation="gelu")(gate()(features)))
+    y = layers.Add()([x, layers.Dense(100)(x)])  # the gate cannot fold into an Add
     model = randomise(Model(features, layers.Dense(3)(y)))
     small, _ = prune(model)
     assert "Take" in kinds(small) and "Rescaling" in kinds(small)
@@ -390,7 +390,7 @@ def test_channels_first_without_convolution() -> None:
     x = gate(axis=1)(layers.ReLU()(x))
     x = layers.ZeroPadding2D(1, data_format="channels_first")(x)
     x = layers.Flatten(data_format="channels_first")(x)
-    model = Model(image, layers.Dense(30)(x))
+    model = Model(image, layers.Dense(50)(x))
     randomise(model, drop=0.0)
     drop_units(find_gates(model)[0], [1, 2, 3])
     small, report = assert_same_function(model)

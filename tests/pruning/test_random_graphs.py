@@ -1,6 +1,7 @@
 """prune() returns the same function on random networks.
 
-`pytest tests/pruning/test_random_graphs.py --graphs 500` runs as many as you like.
+`pytest tests/pruning/test_random_graphs.py --graphs 500` prunes 500 of them, `--first-seed 77
+--graphs 1` the one of seed 77.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from collections import Counter
 
 import keras
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.pruning.oracle import (
     NothingToCompareError,
@@ -18,37 +17,34 @@ from tests.pruning.oracle import (
     count_without_gates,
     randomise,
 )
-from tests.pruning.random_graphs import gated_networks
+from tests.pruning.random_graphs import Author
+
+PER_TEST = 25
 
 
-def test_random_graphs(request: pytest.FixtureRequest) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    first, graphs = (metafunc.config.getoption(o) for o in ("--first-seed", "--graphs"))
+    starts = range(first, first + graphs, PER_TEST)
+    batches = [range(s, min(s + PER_TEST, first + graphs)) for s in starts]
+    metafunc.parametrize("seeds", batches, ids=[f"{b.start}-{b.stop - 1}" for b in batches])
+
+
+def test_same_function(seeds: range) -> None:
     seen: Counter[str] = Counter()
-
-    @settings(
-        max_examples=request.config.getoption("--graphs"),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=not request.config.getoption("--explore"),
-        database=None,
-    )
-    @given(
-        model=gated_networks(),
-        seed=st.integers(0, 2**16),
-        drop=st.sampled_from([0.3, 0.5]),
-    )
-    def check(model: keras.Model, seed: int, drop: float) -> None:
+    for seed in seeds:
         try:
-            seen[outcome(randomise(model, seed, drop))] += 1
+            seen[outcome(seed)] += 1
+        except Exception as error:
+            raise AssertionError(f"random network of seed {seed}: {error}") from error
         finally:
             keras.backend.clear_session(free_memory=False)
-
-    check()
     # The property means little if few networks got smaller.
-    assert seen["smaller"] > 0.5 * seen.total(), seen
+    assert len(seeds) < PER_TEST or seen["smaller"] > 0.2 * PER_TEST, seen
 
 
-def outcome(model: keras.Model) -> str:
-    """Prunes and compares; returns what happened."""
+def outcome(seed: int) -> str:
+    """Prunes the seed's network and compares; returns what happened."""
+    model = randomise(Author(seed).write(), seed, drop=0.4)
     try:
         small, _ = assert_same_function(model)
     except ValueError as error:

@@ -111,6 +111,25 @@ def constant_through_batch_norm_into_padded_convolution():
 
 
 @topology
+def constant_into_padded_depthwise_and_separable_convolution():
+    return Sequential(
+        [
+            Input((9, 9, 2)),
+            layers.Conv2D(8, 3),
+            gate(),
+            layers.BatchNormalization(),
+            layers.DepthwiseConv2D(3, padding="same", activation="softplus"),
+            gate(),
+            layers.Activation("sigmoid"),
+            layers.SeparableConv2D(6, 3, padding="same"),
+            gate(),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+
+
+@topology
 def constant_through_zero_padding():
     return Sequential(
         [
@@ -341,8 +360,8 @@ def inception():
 def branch_that_leaves_before_the_gate():
     image = Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
-    y = layers.Conv2D(5, 3)(gate()(x))
-    z = layers.Conv2D(5, 3)(x)
+    y = layers.Conv2D(12, 3)(gate()(x))
+    z = layers.Conv2D(12, 3)(x)
     return Model(image, layers.Dense(3)(layers.Flatten()(layers.Maximum()([y, z]))))
 
 
