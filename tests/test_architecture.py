@@ -22,7 +22,6 @@ ROOMS = [
     "pruning",
     "deploy",
     "callbacks",
-    "integrations",
     "cli",
     "__init__",
     "__main__",
