@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_sbp.graph.handler import LayerHandler, find_handler
+from keras_sbp.graph.handler import OPAQUE, LayerHandler, find_handler
 from keras_sbp.graph.trace import Graph, Op, Tensor
 from keras_sbp.graph.units import Known, Needs, same, union
 
@@ -35,15 +35,27 @@ class Analysis:
 
 def analyse(graph: Graph) -> Analysis:
     """Runs both analyses; cost is linear in the size of the graph."""
-    found = {op: find_handler(op) for op in graph.ops}
-    handlers = {op: handler for op, (handler, _) in found.items()}
-    opaque = {op: reason for op, (_, reason) in found.items() if reason is not None}
+    handlers, opaque = _find_handlers(graph)
     known: dict[Tensor, Known] = {tensor: {} for tensor in graph.inputs}
     for op in graph.ops:
         results = handlers[op].values(op, [known[tensor] for tensor in op.inputs])
         known.update(zip(op.outputs, results, strict=True))
     needed, edges = _backward(graph, handlers, known)
     return Analysis(handlers, opaque, known, needed, edges)
+
+
+def _find_handlers(graph: Graph) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
+    found = {op: find_handler(op) for op in graph.ops}
+    # One set of weights cannot be both narrowed and whole: one opaque call makes all opaque.
+    shared = {id(op.operation): why for op, (_, why) in found.items() if op.shared and why}
+    handlers: dict[Op, LayerHandler] = {}
+    opaque: dict[Op, str] = {}
+    for op, (handler, reason) in found.items():
+        reason = reason or shared.get(id(op.operation))
+        handlers[op] = OPAQUE if reason else handler
+        if reason:
+            opaque[op] = reason
+    return handlers, opaque
 
 
 def _backward(

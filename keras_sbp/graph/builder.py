@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -43,10 +43,9 @@ class Builder:
         old = op.operation
         if not op.shared or id(old) not in self.new_layers:
             stock = stock_class(old)
-            config = stock.get_config(old) | changes | {"name": self.name(old.name)}
-            if inspect.isfunction(getattr(old, "activation", None)):
-                config["activation"] = old.activation  # a user's function need not be registered
-            self.new_layers[id(old)] = stock.from_config(config)
+            with _blaming(old):
+                config = keras_internals.config_of(old, stock, self.name(old.name)) | changes
+                self.new_layers[id(old)] = stock.from_config(config)
         return self.new_layers[id(old)]
 
     def repeat(self, op: Op, inputs: list[Slim]) -> list[Slim]:
@@ -54,7 +53,9 @@ class Builder:
         old = op.operation
         first_call = id(old) not in self.new_layers
         if first_call:
-            self.new_layers[id(old)] = self._clone(old)
+            with _blaming(old):
+                new = keras_internals.clone_operation(old, self.name(old.name))
+            self.new_layers[id(old)] = new
         new = self.new_layers[id(old)]
         tensors = {id(t): slim.tensor for t, slim in zip(op.inputs, inputs, strict=True)}
         args, kwargs = keras.tree.map_structure(
@@ -65,19 +66,6 @@ class Builder:
         if first_call and getattr(old, "weights", ()):
             new.set_weights(old.get_weights())
         return [self.slim(t, x) for t, x in zip(op.outputs, results, strict=True)]
-
-    def _clone(self, old: Any) -> Any:
-        try:
-            return keras_internals.clone_operation(old, self.name(old.name))
-        except Exception as error:
-            raise ValueError(
-                f"Layer '{old.name}' (of type {type(old).__name__}) is opaque to pruning and "
-                "must be copied as it is, but its config does not rebuild it. Expected a layer "
-                "that round-trips through get_config() and from_config(). "
-                f"Received: {type(error).__name__}: {error}. "
-                "Give the class these two methods, or prune the parts around it as models of "
-                "their own."
-            ) from error
 
     def name(self, wanted: str) -> str:
         """Returns `wanted`, with a number behind it where the name is taken."""
@@ -167,7 +155,7 @@ class Builder:
             return slim
         tensor = self._once(
             (slim.tensor, "affine", axis, scale.tobytes(), offset.tobytes()),
-            lambda: _affine_layer(slim.tensor, axis, scale, offset, self.name("scale")),
+            lambda: _affine_layer(slim.tensor, axis, scale, offset, self.name("sbp_scale")),
         )
         return replace(slim, tensor=tensor, rescale={})
 
@@ -179,6 +167,22 @@ class Builder:
             made = make()
             self._repairs[id(tensor), *rest] = (kept_alive, made)
         return made
+
+
+@contextlib.contextmanager
+def _blaming(old: Any) -> Iterator[None]:
+    """Names the layer that cannot be made anew."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"Layer '{old.name}' (of type {type(old).__name__}) must be made anew for the pruned "
+            "model, but its config does not rebuild it. Expected a layer that round-trips through "
+            f"get_config() and from_config(). Received: {type(error).__name__}: {error}. "
+            "Give the class these two methods, register the objects in its config with "
+            "keras.saving.register_keras_serializable, or prune the parts around it as models of "
+            "their own."
+        ) from error
 
 
 def _affine_layer(

@@ -6,6 +6,7 @@ moves something, this is the one file to mend.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,6 +73,19 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers(include_self=False)
 
 
+def config_of(operation: keras.Operation, cls: type, name: str) -> dict[str, Any]:
+    """Returns the config from which `cls` can rebuild the operation under a name.
+
+    A plain function as activation is put in as it is: a user's own need not be registered.
+    """
+    config = cls.get_config(operation)
+    if isinstance(operation, keras.layers.Layer):
+        config["name"] = name
+    if inspect.isfunction(getattr(operation, "activation", None)):
+        config["activation"] = operation.activation
+    return config
+
+
 def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
     """Returns a new operation from the old one's config; weights are not copied."""
     if isinstance(operation, keras.layers.Lambda):
@@ -84,7 +98,5 @@ def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
             name=name,
             dtype=operation.dtype_policy,
         )
-    config = operation.get_config()
-    if isinstance(operation, keras.layers.Layer):
-        config["name"] = name
-    return type(operation).from_config(config)
+    cls = type(operation)
+    return cls.from_config(config_of(operation, cls, name))

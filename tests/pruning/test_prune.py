@@ -346,6 +346,37 @@ def test_operator_on_tensors_is_told_from_the_layer_of_that_name() -> None:
     assert "(the operation Add)" in report.layers[1].reason
 
 
+def test_one_opaque_call_makes_a_shared_layer_opaque() -> None:
+    left, right = Input((7, 5)), Input((7, 5))
+    shared = layers.Dense(6, activation="relu", name="shared")
+    x = gate()(shared(layers.Masking()(left)))
+    y = gate()(shared(right))
+    merged = layers.Add()([layers.Dense(3)(x), layers.Dense(3)(y)])
+    model = randomise(Model([left, right], merged), drop=0.0)
+    for each in find_gates(model):
+        drop_units(each, [0, 1])
+    _, report = prune(model)
+    rows = {row.name: row for row in report.layers}
+    assert rows["shared"].units_after == 6
+    assert "mask" in rows["shared"].reason
+
+
+def test_own_activation_function_in_an_opaque_call() -> None:
+    steps = Input((7, 5))
+    x = layers.Dense(6, activation=lambda t: t * 2)(layers.Masking()(steps))
+    model = Model(steps, layers.Dense(3)(layers.GlobalAveragePooling1D()(gate()(x))))
+    prune(randomise(model))
+
+
+def test_gate_over_a_tensor_of_unknown_sizes() -> None:
+    sequence = Input((None,))
+    model = Model(sequence, gate(axis=())(layers.Rescaling(2.0)(sequence)))
+    model.layers[-1].set_posterior(-0.5, -3.0)
+    small, report = prune(model)
+    assert report.max_abs_error < 1e-5
+    assert kinds(small) == ["InputLayer", "Rescaling", "Rescaling"]
+
+
 def test_masked_tensors_keep_their_mask() -> None:
     steps = Input((7, 5))
     x = layers.Masking()(steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
@@ -36,6 +37,10 @@ class Gate(LayerHandler):
     ) -> list[Slim]:
         """The input itself, to be multiplied where that costs least."""
         slim, axis, factor = inputs[0], _axis(op), op.operation.factor
+        if axis is None and not any(slim.source.shape[1:]):
+            name, dtype = build.name("sbp_scale"), slim.tensor.dtype
+            tensor = keras.layers.Rescaling(float(factor[0]), name=name, dtype=dtype)(slim.tensor)
+            return [build.slim(op.outputs[0], tensor)]
         if axis is None:
             axis = _some_axis(slim)
             factor = np.full(slim.source.shape[axis], factor[0])

@@ -23,7 +23,7 @@ class FixedAffine(LayerHandler):
         """Returns the numbers per feature along the last axis, or single ones. float64."""
         raise NotImplementedError
 
-    def narrowed_config(self, op: Op, carried: np.ndarray) -> dict[str, Any]:
+    def narrowed_config(self, op: Op, carried: np.ndarray | slice) -> dict[str, Any]:
         """Returns the config entries that change when only some features are carried."""
         raise NotImplementedError
 
@@ -45,7 +45,7 @@ class FixedAffine(LayerHandler):
     ) -> list[Slim]:
         """The same layer with the numbers of the carried features."""
         slim = build.settle(inputs[0])
-        changes = self.narrowed_config(op, slim.carries(slim.source.rank - 1))
+        changes = self.narrowed_config(op, slim.carried.get(slim.source.rank - 1, np.s_[:]))
         tensor = build.layer(op, **changes)(slim.tensor)
         return [build.slim(op.outputs[0], tensor, carried=slim.carried)]
 
@@ -71,7 +71,7 @@ class Rescaling(FixedAffine):
         layer = op.operation
         return _flat(layer.scale), _flat(layer.offset)
 
-    def narrowed_config(self, op: Op, carried: np.ndarray) -> dict[str, Any]:
+    def narrowed_config(self, op: Op, carried: np.ndarray | slice) -> dict[str, Any]:
         """The entries of the carried features; single numbers stay."""
         layer = op.operation
         return {
@@ -101,7 +101,7 @@ class Normalization(FixedAffine):
             return deviation, mean
         return 1 / deviation, -mean / deviation
 
-    def narrowed_config(self, op: Op, carried: np.ndarray) -> dict[str, Any]:
+    def narrowed_config(self, op: Op, carried: np.ndarray | slice) -> dict[str, Any]:
         """The moments of the carried features."""
         mean, variance = _flat(op.operation.mean), _flat(op.operation.variance)
         if not op.operation.axis:
