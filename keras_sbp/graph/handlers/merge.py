@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import numpy as np
 from keras import layers
 
@@ -15,9 +17,9 @@ from keras_sbp.graph.units import Known, Needs, tidy
 class Merge(LayerHandler):
     """Operands broadcast: missing axes are put in behind the batch axis, size 1 repeats."""
 
+    @abc.abstractmethod
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """Merges the operands' constants; NaN (varying) spreads as arithmetic spreads it."""
-        raise NotImplementedError
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A unit is constant where it is constant in every operand."""
@@ -61,11 +63,11 @@ class Minimum(Merge):
 class FoldingMerge(Merge):
     """A merge that a constant operand turns into an affine function of the others."""
 
+    @abc.abstractmethod
     def fold(
         self, op: Op, constants: dict[int, np.ndarray], size: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns (slope, offset): output = slope · (the varying operands merged) + offset."""
-        raise NotImplementedError
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Operands that are constant are not needed, as long as one varies."""

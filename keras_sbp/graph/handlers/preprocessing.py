@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import keras
@@ -19,13 +20,13 @@ from keras_sbp.graph.units import Known, Needs, constants, tidy
 class FixedAffine(LayerHandler):
     """x · slope + offset, with numbers that belong to the config and do not train."""
 
+    @abc.abstractmethod
     def slope_and_offset(self, op: Op) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers per feature along the last axis, or single ones. float64."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def narrowed_config(self, op: Op, carried: np.ndarray | slice) -> dict[str, Any]:
         """Returns the config entries that change when only some features are carried."""
-        raise NotImplementedError
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """Constants go through the affine function."""
