@@ -233,6 +233,16 @@ def three_dimensions():
 
 
 @topology
+def adaptive_pooling():
+    image = Input((9, 9, 2))
+    x = gate()(layers.Conv2D(8, 3, activation="gelu")(image))
+    x = layers.AdaptiveAveragePooling2D((5, 4))(x)
+    x = gate()(layers.Conv2D(6, 2, activation="relu")(x))
+    x = layers.AdaptiveMaxPooling1D(3)(layers.Reshape((-1, 6))(x))
+    return Model(image, layers.Dense(3)(layers.Flatten()(x)))
+
+
+@topology
 def unknown_image_size():
     return Sequential(
         [
