@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import pathlib
 import subprocess
@@ -56,6 +57,27 @@ def test_imports(path: pathlib.Path) -> None:
         if name.split(".")[0] in ("tensorflow", "jax", "torch"):
             assert room in ("deploy", "cli"), name
     assert len(path.read_text().splitlines()) < 400
+
+
+def module_of(path: pathlib.Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def loaded_first(path: pathlib.Path, modules: set[str]) -> set[str]:
+    """The package's modules that importing this one loads; type-only imports load nothing."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= named & modules or {node.module} & modules
+    return found
+
+
+def test_no_import_cycles() -> None:
+    modules = {module_of(path) for path in FILES}
+    graph = {module_of(path): loaded_first(path, modules) for path in FILES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_import_changes_no_global_state_and_loads_nothing_heavy() -> None:
