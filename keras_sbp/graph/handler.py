@@ -133,13 +133,13 @@ def _unusual_call(op: Op) -> str | None:
         return None
     if any(tensor.masked for tensor in op.inputs):
         return "its input carries a Keras mask"
+    if not isinstance(op.operation, keras.layers.Layer):
+        return None
     if op.kwargs.get("training"):
         return "it is called with training=True"
     leaves = keras.tree.flatten((op.args, op.kwargs))
     if any(_is_stray_argument(leaf, op) for leaf in leaves):
         return "it is called with further arguments"
-    if not isinstance(op.operation, keras.layers.Layer):
-        return None
     if keras_internals.is_adapted_by_lora_or_quantised(op.operation):
         return "it is quantised or has LoRA weights"
     return None

@@ -13,6 +13,25 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 from keras.src.models.sequential import Sequential
+from keras.src.ops import core as core_ops
+from keras.src.ops import nn as nn_ops
+from keras.src.ops import numpy as numpy_ops
+
+__all__ = [
+    "calls_in_order",
+    "carries_mask",
+    "clone_operation",
+    "config_of",
+    "core_ops",
+    "functional_view",
+    "input_layer",
+    "input_structure",
+    "is_adapted_by_lora_or_quantised",
+    "nn_ops",
+    "numpy_ops",
+    "output_structure",
+    "sublayers",
+]
 
 
 def functional_view(model: Any) -> Functional | None:

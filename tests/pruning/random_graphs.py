@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from tests.pruning.oracle import gate
+from tests.pruning.random_steps import STEPS
 
 ACTIVATIONS = [None, "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "softplus", "relu6"]
 INTERPOLATIONS = ["nearest", "bilinear", "bicubic"]
@@ -67,6 +68,8 @@ class Author:
             makers += [self.split]
         if self.chance(8):
             makers = [self.opaque]
+        if len(x.shape) in STEPS and self.chance(40):
+            return self.one_of(STEPS[len(x.shape)])(self, x)
         maker = self.one_of(makers)
         y = maker(x, pool) if maker == self.merge else maker(x)
         return self.gate(y) if maker == self.linear and self.chance(65) else y

@@ -1,4 +1,4 @@
-"""Hand-built gated topologies, one function each; the oracle must hold on every one."""
+"""Dense, convolution, normalisation, merges and the arrangements they come in."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ import keras
 from keras import Input, Model, Sequential, layers
 
 from tests.pruning.oracle import gate
-
-ZOO = {}
-
-
-def topology(build):
-    ZOO[build.__name__] = build
-    return build
+from tests.pruning.zoo.registry import topology
 
 
 @topology
