@@ -44,7 +44,7 @@ class Builder:
         if not op.shared or id(old) not in self.new_layers:
             stock = stock_class(old)
             with _blaming(old):
-                config = keras_internals.config_of(old, stock, self.name(old.name)) | changes
+                config = keras_internals.config_of(old, stock, self.name(op.name)) | changes
                 self.new_layers[id(old)] = stock.from_config(config)
         return self.new_layers[id(old)]
 
@@ -54,7 +54,8 @@ class Builder:
         first_call = id(old) not in self.new_layers
         if first_call:
             with _blaming(old):
-                new = keras_internals.clone_operation(old, self.name(old.name))
+                changes = _known_sizes(op)
+                new = keras_internals.clone_operation(old, self.name(op.name), **changes)
             self.new_layers[id(old)] = new
         new = self.new_layers[id(old)]
         tensors = {id(t): slim.tensor for t, slim in zip(op.inputs, inputs, strict=True)}
@@ -68,7 +69,11 @@ class Builder:
         return [self.slim(t, x) for t, x in zip(op.outputs, results, strict=True)]
 
     def name(self, wanted: str) -> str:
-        """Returns `wanted`, with a number behind it where the name is taken."""
+        """Returns `wanted`, with a number behind it where the name is taken.
+
+        A path becomes a name: Keras allows no slashes in it.
+        """
+        wanted = wanted.replace("/", "_")
         name, number = wanted, 1
         while name in self._names:
             name, number = f"{wanted}_{number}", number + 1
@@ -167,6 +172,13 @@ class Builder:
             made = make()
             self._repairs[id(tensor), *rest] = (kept_alive, made)
         return made
+
+
+def _known_sizes(op: Op) -> dict[str, Any]:
+    """`EinsumDense` declares sizes that it could know; unknown, they would spread."""
+    if isinstance(op.operation, keras.layers.EinsumDense) and not op.shared:
+        return {"output_shape": op.outputs[0].shape[1:]}
+    return {}
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
-"""The extension interface: what one kind of layer does with units, and the registry."""
+"""The extension interface: what one kind of layer does with units."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_sbp.graph import keras_internals
+from keras_sbp.graph.registry import handler_of, handles, registered_classes, stock_class
 from keras_sbp.graph.scale import Scale
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs
@@ -16,6 +16,17 @@ from keras_sbp.graph.units import Known, Needs
 if TYPE_CHECKING:
     from keras_sbp.graph.builder import Builder
     from keras_sbp.graph.slim import Slim
+
+__all__ = [
+    "OPAQUE",
+    "LayerHandler",
+    "Opaque",
+    "find_handler",
+    "handles",
+    "kind",
+    "registered_classes",
+    "stock_class",
+]
 
 
 class LayerHandler(abc.ABC):
@@ -71,30 +82,15 @@ class Opaque(LayerHandler):
 
 
 OPAQUE = Opaque()
-_registry: dict[type, LayerHandler] = {}
-
-
-def handles(*classes: type) -> Callable[[type[LayerHandler]], type[LayerHandler]]:
-    """Class decorator that makes a handler serve these layer classes and their subclasses."""
-
-    def register(handler: type[LayerHandler]) -> type[LayerHandler]:
-        _registry.update(dict.fromkeys(classes, handler()))
-        return handler
-
-    return register
-
-
-def registered_classes() -> list[type]:
-    """Returns the classes that have a handler, by name."""
-    return sorted(_registry, key=lambda cls: cls.__name__)
 
 
 def find_handler(op: Op) -> tuple[LayerHandler, str | None]:
     """Returns the handler for a call and, where that is the opaque one, the reason."""
     stock = stock_class(op.operation)
     if stock is None:
-        return OPAQUE, f"no handler for {kind(op)}"
-    handler = _registry[stock]
+        unfold = f", and it cannot be unfolded: {op.not_unfolded}" if op.not_unfolded else ""
+        return OPAQUE, f"no handler for {kind(op)}{unfold}"
+    handler = handler_of(stock)
     reason = _unusual_call(op) or handler.refuses(op)
     return (handler, None) if reason is None else (OPAQUE, reason)
 
@@ -103,29 +99,6 @@ def kind(op: Op) -> str:
     """Returns what to call the op's class: `x + y` is the operation Add, not the layer Add."""
     name = type(op.operation).__name__
     return name if isinstance(op.operation, keras.layers.Layer) else f"the operation {name}"
-
-
-def stock_class(layer: object) -> type | None:
-    """Returns the registered class whose computation `layer` runs, or None.
-
-    A subclass counts while all it changes is how it is constructed and described. Overriding
-    anything else (`call`, `build`, `convolution_op`, ...) may change the function.
-    """
-    for base in type(layer).__mro__:
-        if base in _registry:
-            return base
-        if any(name not in _HARMLESS_OVERRIDES for name in vars(base)):
-            return None
-    return None
-
-
-_HARMLESS_OVERRIDES = {
-    "__init__",
-    "__annotations__",
-    "get_config",
-    "from_config",
-    *vars(type("Empty", (), {})),  # what every class has: __module__, __doc__, ...
-}
 
 
 def _unusual_call(op: Op) -> str | None:

@@ -6,6 +6,7 @@ moves something, this is the one file to mend.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,9 +24,11 @@ __all__ = [
     "clone_operation",
     "config_of",
     "core_ops",
+    "declared_inputs",
     "functional_view",
     "input_layer",
     "input_structure",
+    "leaving_no_trace",
     "is_adapted_by_lora_or_quantised",
     "nn_ops",
     "numpy_ops",
@@ -45,6 +48,11 @@ def functional_view(model: Any) -> Functional | None:
     if isinstance(model, Functional) and type(model).call is Functional.call:
         return model
     return None
+
+
+def declared_inputs(model: keras.Model) -> Any:
+    """Returns the structure of inputs that a model declares beside its own `call`, or None."""
+    return model._inputs_struct if isinstance(model, Functional) else None
 
 
 def calls_in_order(
@@ -92,6 +100,22 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers(include_self=False)
 
 
+@contextlib.contextmanager
+def leaving_no_trace(layer: keras.layers.Layer) -> Iterator[None]:
+    """Undoes what symbolic calls of a layer leave behind in it and in its sublayers.
+
+    Without this, `layer.output` and the like would see the calls made here.
+    """
+    touched = [layer, *sublayers(layer)]
+    before = [(list(each._inbound_nodes), list(each._outbound_nodes)) for each in touched]
+    try:
+        yield
+    finally:
+        for each, (inbound, outbound) in zip(touched, before, strict=True):
+            each._inbound_nodes[:] = inbound
+            each._outbound_nodes[:] = outbound
+
+
 def config_of(operation: keras.Operation, cls: type, name: str) -> dict[str, Any]:
     """Returns the config from which `cls` can rebuild the operation under a name.
 
@@ -105,8 +129,12 @@ def config_of(operation: keras.Operation, cls: type, name: str) -> dict[str, Any
     return config
 
 
-def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
-    """Returns a new operation from the old one's config; weights are not copied."""
+def clone_operation(operation: keras.Operation, name: str, **changes: Any) -> keras.Operation:
+    """Returns a new operation from the old one's config; weights are not copied.
+
+    Args:
+        changes: config entries that differ.
+    """
     if isinstance(operation, keras.layers.Lambda):
         # Its config holds byte code, which would come back without the module it was written in.
         return keras.layers.Lambda(
@@ -118,4 +146,4 @@ def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
             dtype=operation.dtype_policy,
         )
     cls = type(operation)
-    return cls.from_config(config_of(operation, cls, name))
+    return cls.from_config(config_of(operation, cls, name) | changes)

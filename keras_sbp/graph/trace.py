@@ -1,149 +1,177 @@
-"""The network as a program: a flat list of calls on tensors, nested models unfolded."""
+"""The network as a program: a flat list of calls on tensors, everything nested unfolded."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from keras_sbp.graph import keras_internals
+from keras_sbp.graph.program import Cast, Graph, Op, Tensor, tensors_in
+from keras_sbp.graph.registry import stock_class
+from keras_sbp.graph.signature import symbolic_inputs
+from keras_sbp.graph.static_shapes import combined, output_shapes
+from keras_sbp.graph.unfold import CannotUnfoldError, Recording, input_dtype, unfold
+from keras_sbp.layers import SBPLayer
 
 
-@dataclass(eq=False)
-class Tensor:
-    """One value of the program. `shape` includes the batch axis; unknown sizes are None."""
+def trace(model: keras.Model, inputs: Any = None, *, unfold_layers: bool = True) -> Graph:
+    """Reads a built model as a program.
 
-    shape: tuple[int | None, ...]
-    dtype: str
-    masked: bool = False
-
-    @property
-    def rank(self) -> int:
-        """The number of axes, batch included."""
-        return len(self.shape)
-
-
-@dataclass(eq=False)
-class Op:
-    """One call of an operation. `args` and `kwargs` hold `Tensor`s where Keras had its own."""
-
-    operation: Any
-    args: tuple
-    kwargs: dict[str, Any]
-    outputs: list[Tensor]
-    shared: bool = False  # the operation has weights and is called more than once
-    inputs: list[Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        leaves = keras.tree.flatten((self.args, self.kwargs))
-        self.inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-    @property
-    def name(self) -> str:
-        """The operation's name."""
-        return self.operation.name
-
-
-@dataclass(frozen=True)
-class Cast:
-    """The change of dtype that a nested model applies to its inputs."""
-
-    dtype: str
-    name: str
-
-
-@dataclass(eq=False)
-class Graph:
-    """A traced model.
-
-    Attributes:
-        model: the Keras model that was traced.
-        inputs, outputs: flat lists, in the order of `model.inputs` and `model.outputs`.
-        input_structure, output_structure: the nested structures that the model is called with
-            and returns, of Keras tensors.
-        ops: the calls, each after those it reads from.
-    """
-
-    model: keras.Model
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    input_structure: Any
-    output_structure: Any
-    ops: list[Op]
-
-
-def trace(model: keras.Model) -> Graph:
-    """Reads a built Sequential or Functional model as a program.
+    Nested Sequential and Functional models are unfolded, to any depth, and so are models and
+    layers that define their own `call` from layers and `keras.ops`. What is called twice keeps
+    one set of weights.
 
     Args:
-        model: a `keras.Model`. Nested Sequential and Functional models are unfolded, to any
-            depth; a nested model that is called twice keeps one set of weights.
-
-    Returns:
-        A `Graph`. The model itself is not changed.
+        model: a `keras.Model`. It is not changed.
+        inputs: for models that define their own `call`, what to call it with: a structure of
+            `keras.Input`s or arrays. `None` takes the shapes that the model was built with.
+        unfold_layers: whether to look into layers that have no handler.
 
     Raises:
-        TypeError: `model` is not a Keras model, or defines `call` itself.
-        ValueError: `model` is not built.
+        TypeError: `model` is not a Keras model, or its own `call` cannot be read.
+        ValueError: `model` is not built, or `inputs` do not suit it.
     """
     functional = keras_internals.functional_view(model)
-    if functional is None:
+    reader = _Reader(unfold_layers)
+    if functional is not None:
+        _refuse_other_inputs(model, inputs)
+        tensors = [_tensor(x) for x in functional.inputs]
+        outputs = reader.read(functional, tensors)
+        input_structure = keras_internals.input_structure(functional)
+        output_structure = keras_internals.output_structure(functional)
+    else:
         _refuse(model)
-    inputs = [_tensor(x) for x in functional.inputs]
-    ops: list[Op] = []
-    outputs = _inline(functional, inputs, ops)
-    calls = Counter(id(op.operation) for op in ops)
-    for op in ops:
-        op.shared = calls[id(op.operation)] > 1 and bool(getattr(op.operation, "weights", ()))
-    return Graph(
-        model,
-        inputs,
-        outputs,
-        keras_internals.input_structure(functional),
-        keras_internals.output_structure(functional),
-        ops,
-    )
+        input_structure = symbolic_inputs(model, inputs)
+        structure = keras.tree.map_structure(_tensor, input_structure)
+        tensors = keras.tree.flatten(structure)
+        try:
+            recording = unfold(model, (structure,), {})
+        except CannotUnfoldError as error:
+            raise TypeError(
+                f"Model '{model.name}' (of type {type(model).__name__}) defines its own call(), "
+                f"and it cannot be read as a graph: {error}. Expected a call() made of Keras "
+                "layers and keras.ops that does the same in training and at inference. Change "
+                "it, or rebuild the model with keras.Model(inputs, outputs) from its layers."
+            ) from error
+        outputs = reader.read_recording(recording, model, tensors, path="")
+        output_structure = recording.outputs
+    reader.mark_shared()
+    return Graph(model, tensors, outputs, input_structure, output_structure, reader.ops)
 
 
 def _refuse(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "Expected a Sequential or Functional keras.Model. "
-            f"Received: {model!r} (of type {type(model).__name__})."
+            f"Expected a keras.Model. Received: {model!r} (of type {type(model).__name__})."
         )
-    if isinstance(model, keras.Sequential):
+    empty_sequential = isinstance(model, keras.Sequential) and not model.layers
+    if empty_sequential or not model.built:
         raise ValueError(
             f"Model '{model.name}' is not built, so its units are unknown. "
             "Expected a model that knows its input shape. Call it once on data, call "
             "model.build(input_shape), or start it with keras.Input(shape)."
         )
-    raise TypeError(
-        f"Model '{model.name}' (of type {type(model).__name__}) defines its own call(), so its "
-        "graph cannot be read. Expected a Sequential or Functional model. Rebuild it with "
-        "keras.Model(inputs, outputs) from its layers."
-    )
+
+
+def _refuse_other_inputs(model: keras.Model, inputs: Any) -> None:
+    if inputs is not None:
+        raise ValueError(
+            f"Model '{model.name}' has inputs of its own. Expected inputs=None, which is for "
+            "models that define call(). Remove the argument."
+        )
+
+
+class _Reader:
+    """Collects the calls of a model, and of what is nested in it, in order."""
+
+    def __init__(self, unfold_layers: bool) -> None:
+        self.ops: list[Op] = []
+        self._unfold_layers = unfold_layers
+
+    def read(self, functional: Any, inputs: list[Tensor], path: str = "") -> list[Tensor]:
+        """Appends the calls inside `functional`; returns its output tensors."""
+        computed = {id(x): t for x, t in zip(functional.inputs, inputs, strict=True)}
+        for operation, fill_in, results in keras_internals.calls_in_order(functional):
+            args, kwargs = fill_in(computed)
+            outputs = self._call(operation, args, kwargs, results, path)
+            computed.update((id(x), t) for x, t in zip(results, outputs, strict=True))
+        return [computed[id(x)] for x in functional.outputs]
+
+    def read_recording(
+        self, recording: Recording, layer: Any, arguments: list[Tensor], path: str
+    ) -> list[Tensor]:
+        """Appends the calls inside an unfolded layer; returns its output tensors."""
+        tensors = [
+            self._cast(argument, input_dtype(layer, argument.dtype), layer.name, path)
+            for argument in arguments
+        ]
+        return self.read(recording.functional, tensors, path)
+
+    def mark_shared(self) -> None:
+        """Marks the calls of layers with weights that are called more than once."""
+        calls = Counter(id(op.operation) for op in self.ops)
+        for op in self.ops:
+            has_weights = bool(getattr(op.operation, "weights", ()))
+            op.shared = calls[id(op.operation)] > 1 and has_weights
+
+    def _call(
+        self, operation: Any, args: tuple, kwargs: dict[str, Any], results: list, path: str
+    ) -> list[Tensor]:
+        nested = _nested(operation, args, kwargs)
+        if nested is not None:
+            arguments = tensors_in(args)
+            expected = [x.dtype for x in nested.inputs]
+            tensors = [
+                self._cast(argument, dtype, nested.name, path)
+                for argument, dtype in zip(arguments, expected, strict=True)
+            ]
+            return self.read(nested, tensors, path)
+        reason = ""
+        if self._unfold_layers and _is_unknown_layer(operation):
+            try:
+                outputs = self._unfolded(operation, args, kwargs, path)
+                _set_shapes(outputs, [tuple(x.shape) for x in results])
+                return outputs
+            except CannotUnfoldError as error:
+                reason = str(error)
+        outputs = [_tensor(x) for x in results]
+        _set_shapes(outputs, output_shapes(operation, args, kwargs, [t.shape for t in outputs]))
+        self.ops.append(Op(operation, args, kwargs, outputs, path, reason))
+        return outputs
+
+    def _unfolded(self, layer: Any, args: tuple, kwargs: dict[str, Any], path: str) -> list[Tensor]:
+        arguments = tensors_in((args, kwargs))
+        if any(tensor.masked for tensor in arguments):
+            raise CannotUnfoldError("its input carries a Keras mask")
+        if kwargs.get("training"):
+            raise CannotUnfoldError("it is called with training=True")
+        recording = unfold(layer, args, kwargs)
+        return self.read_recording(recording, layer, arguments, f"{path}{layer.name}/")
+
+    def _cast(self, tensor: Tensor, dtype: str, name: str, path: str) -> Tensor:
+        """Keras casts the inputs of nested models and layers; so does the program."""
+        if tensor.dtype == dtype:
+            return tensor
+        output = Tensor(tensor.shape, dtype, tensor.masked)
+        self.ops.append(Op(Cast(dtype, f"{name}_cast"), (tensor,), {}, [output], path))
+        return output
+
+
+def _is_unknown_layer(operation: Any) -> bool:
+    is_layer = isinstance(operation, keras.layers.Layer) and not isinstance(operation, SBPLayer)
+    return is_layer and stock_class(operation) is None
+
+
+def _set_shapes(tensors: list[Tensor], shapes: list[tuple[int | None, ...]]) -> None:
+    """Fills in sizes that were unknown."""
+    for tensor, shape in zip(tensors, combined([t.shape for t in tensors], shapes), strict=True):
+        tensor.shape = shape
 
 
 def _tensor(x: keras.KerasTensor) -> Tensor:
     return Tensor(tuple(x.shape), x.dtype, keras_internals.carries_mask(x))
-
-
-def _inline(functional: Any, inputs: list[Tensor], ops: list[Op]) -> list[Tensor]:
-    """Appends the calls inside `functional` to `ops`; returns its output tensors."""
-    computed = {id(x): t for x, t in zip(functional.inputs, inputs, strict=True)}
-    for operation, fill_in, results in keras_internals.calls_in_order(functional):
-        args, kwargs = fill_in(computed)
-        nested = _nested(operation, args, kwargs)
-        if nested is not None:
-            arguments = keras.tree.flatten(args)
-            outputs = _inline(nested, _cast(nested, arguments, ops), ops)
-        else:
-            outputs = [_tensor(x) for x in results]
-            ops.append(Op(operation, args, kwargs, outputs))
-        computed.update((id(x), t) for x, t in zip(results, outputs, strict=True))
-    return [computed[id(x)] for x in functional.outputs]
 
 
 def _nested(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -158,16 +186,3 @@ def _nested(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if not isinstance(argument, Tensor) or argument.rank != len(expected.shape):
             return None
     return functional
-
-
-def _cast(nested: Any, arguments: list[Tensor], ops: list[Op]) -> list[Tensor]:
-    """Keras casts a nested model's inputs to their declared dtype; so does the program."""
-    tensors = []
-    for argument, expected in zip(arguments, nested.inputs, strict=True):
-        if argument.dtype != expected.dtype:
-            output = Tensor(argument.shape, expected.dtype, argument.masked)
-            cast = Cast(expected.dtype, f"{nested.name}_cast")
-            ops.append(Op(cast, (argument,), {}, [output]))
-            argument = output
-        tensors.append(argument)
-    return tensors

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from keras_sbp.graph import Analysis, Graph, Scale, Tensor, analyse, trace
+from keras_sbp.graph.handler import kind
 from keras_sbp.graph.units import wholly_constant
 from keras_sbp.pruning.decide import apply_decisions, decide
 from keras_sbp.pruning.rebuild import rebuild
@@ -15,7 +18,12 @@ from keras_sbp.selection import Rule
 
 
 def prune(
-    model: keras.Model, rule: Rule | None = None, *, verify: bool = True
+    model: keras.Model,
+    rule: Rule | None = None,
+    *,
+    verify: bool = True,
+    strict: bool = False,
+    inputs: Any = None,
 ) -> tuple[keras.Model, PruneReport]:
     """Removes what the gates do not keep and returns a smaller model with the same function.
 
@@ -30,21 +38,25 @@ def prune(
         threshold are removed.
 
     Args:
-        model: a built Sequential or Functional model, usually with `SBPLayer`s. Nested models
-            are unfolded into one.
+        model: a built model, usually with `SBPLayer`s. Nested models, layers made of layers,
+            and models with a `call` of their own are unfolded into one functional model.
         rule: decides for all gates. `None` leaves it to each gate's own rule.
         verify: compares both models on random inputs and raises where they differ by more than
             rounding explains: 1e-5 of the largest output in float32 (1e-4 above 100 layers,
             1e-9 in float64, 2e-2 in float16, 0.15 in bfloat16).
+        strict: raises where a layer had to stay opaque, instead of naming it in the report.
+        inputs: only for a model with its own `call`: a structure of `keras.Input`s or arrays
+            that it is to be called with. `None` takes the shapes that it was built with.
 
     Returns:
         `(small, report)`: a `keras.Model` with the inputs and outputs of `model`, and a
         `PruneReport`.
 
     Raises:
-        TypeError: `model` is not a Keras model, or defines its own `call`.
+        TypeError: `model` is not a Keras model, or its own `call` cannot be read as a graph.
         ValueError: `model` is not built; a posterior holds NaN or infinity; an output would not
-            depend on the input any more; a layer that must be copied cannot be.
+            depend on the input any more; a layer that must be copied cannot be; with
+            `strict=True`, a layer is opaque.
         RuntimeError: verification failed.
 
     Example:
@@ -61,14 +73,27 @@ def prune(
     >>> small.layers[1].units
     3
     """
-    graph = trace(model)
+    graph = trace(model, inputs)
     decisions = decide(graph, rule)
     apply_decisions(graph, decisions)
     analysis = analyse(graph)
+    if strict:
+        _refuse_opaque(model, analysis)
     _refuse_constant_outputs(graph, analysis)
     small, new_layers = rebuild(graph, analysis)
     error = compare(model, small, decisions) if verify else None
     return small, summarise(graph, analysis, small, new_layers, decisions, error)
+
+
+def _refuse_opaque(model: keras.Model, analysis: Analysis) -> None:
+    if not analysis.opaque:
+        return
+    lines = [f"  '{op.name}' ({kind(op)}): {why}" for op, why in analysis.opaque.items()]
+    raise ValueError(
+        f"Model '{model.name}' has {len(lines)} opaque calls, whose neighbours must be kept "
+        "whole:\n" + "\n".join(lines) + "\nExpected none with strict=True. Register handlers for "
+        "these layers (keras_sbp.register_handler), or pass strict=False."
+    )
 
 
 def _refuse_constant_outputs(graph: Graph, analysis: Analysis) -> None:

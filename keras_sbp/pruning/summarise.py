@@ -25,7 +25,7 @@ def summarise(
     max_abs_error: float | None,
 ) -> PruneReport:
     """Returns the report on a pruned program; see `PruneReport`."""
-    after = trace(small)
+    after = trace(small, unfold_layers=False)
     macs_before, macs_after = _macs_by_layer(graph), _macs_by_layer(after)
     shapes_after = {id(op.operation): op.outputs[0].shape for op in after.ops}
     reasons = _reasons(graph, analysis)

@@ -1,0 +1,93 @@
+"""A model as a program: tensors, and a flat list of calls on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+
+@dataclass(eq=False)
+class Tensor:
+    """One value of the program. `shape` includes the batch axis; unknown sizes are None."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    masked: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The number of axes, batch included."""
+        return len(self.shape)
+
+
+@dataclass(eq=False)
+class Op:
+    """One call of an operation.
+
+    Attributes:
+        operation: a Keras layer, an operation of `keras.ops`, or one of this package's own
+            (`Cast`, `Scale`).
+        args, kwargs: as in the call, with `Tensor`s where Keras had its own.
+        outputs: what the call returns, flat.
+        path: the layers that were unfolded to find this call, each followed by a slash.
+        not_unfolded: why an unknown layer stays whole; "" where that was not asked.
+        shared: the operation has weights and is called more than once.
+        inputs: the tensors among the arguments, in order.
+    """
+
+    operation: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    outputs: list[Tensor]
+    path: str = ""
+    not_unfolded: str = ""
+    shared: bool = False
+    inputs: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inputs = tensors_in((self.args, self.kwargs))
+
+    @property
+    def name(self) -> str:
+        """The operation's name behind the names of the layers around it."""
+        return self.path + self.operation.name
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The change of dtype that a nested model applies to its inputs."""
+
+    dtype: str
+    name: str
+
+
+@dataclass(eq=False)
+class Graph:
+    """A traced model.
+
+    Attributes:
+        model: the Keras model that was traced.
+        inputs, outputs: flat lists, in the order of `model.inputs` and `model.outputs`.
+        input_structure, output_structure: the nested structures that the model is called with
+            and returns, of Keras tensors.
+        ops: the calls, each after those it reads from.
+    """
+
+    model: keras.Model
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    input_structure: Any
+    output_structure: Any
+    ops: list[Op]
+
+
+def is_tensor(leaf: Any) -> bool:
+    """Tells whether something is a tensor of a program."""
+    return isinstance(leaf, Tensor)
+
+
+def tensors_in(structure: Any) -> list[Tensor]:
+    """Returns the tensors of a nested structure, in order."""
+    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, Tensor)]

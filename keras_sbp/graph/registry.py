@@ -1,0 +1,53 @@
+"""Which layer classes have a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Handler = TypeVar("Handler", bound=type)
+
+_registry: dict[type, Any] = {}
+
+
+def handles(*classes: type) -> Callable[[Handler], Handler]:
+    """Class decorator that makes a handler serve these layer classes and their subclasses."""
+
+    def register(handler: Handler) -> Handler:
+        _registry.update(dict.fromkeys(classes, handler()))
+        return handler
+
+    return register
+
+
+def registered_classes() -> list[type]:
+    """Returns the classes that have a handler, by name."""
+    return sorted(_registry, key=lambda cls: cls.__name__)
+
+
+def handler_of(cls: type) -> Any:
+    """Returns the handler of a registered class."""
+    return _registry[cls]
+
+
+def stock_class(layer: object) -> type | None:
+    """Returns the registered class whose computation `layer` runs, or None.
+
+    A subclass counts while all it changes is how it is constructed and described. Overriding
+    anything else (`call`, `build`, `convolution_op`, ...) may change the function.
+    """
+    for base in type(layer).__mro__:
+        if base in _registry:
+            return base
+        if any(name not in _HARMLESS_OVERRIDES for name in vars(base)):
+            return None
+    return None
+
+
+_HARMLESS_OVERRIDES = {
+    "__init__",
+    "__annotations__",
+    "get_config",
+    "from_config",
+    *vars(type("Empty", (), {})),  # what every class has: __module__, __doc__, ...
+}
