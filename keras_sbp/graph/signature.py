@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -18,14 +19,28 @@ def symbolic_inputs(model: keras.Model, inputs: Any = None) -> Any:
             model declares, or the shapes that it was built with, in the model's dtype.
 
     Raises:
-        ValueError: `inputs` is None and the model does not know its shapes, or was built with
-            several arguments.
+        TypeError: the model's `call` needs several arguments.
+        ValueError: `inputs` is None and the model does not know its shapes.
     """
+    _refuse_several_arguments(model)
     if inputs is None:
         inputs = keras_internals.declared_inputs(model)
     if inputs is None:
         return _from_shapes(_shapes(model), model.input_dtype, name=None)
     return keras.tree.map_structure(_like, inputs)
+
+
+def _refuse_several_arguments(model: keras.Model) -> None:
+    parameters = inspect.signature(model.call).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+    if len(needed) > 1:
+        raise TypeError(
+            f"Model '{model.name}' (of type {type(model).__name__}) is called with several "
+            f"arguments: {', '.join(needed)}. Expected a call() with one, as Functional models "
+            "have: a tensor, or a list or dict of tensors. Wrap the model in one that takes a "
+            "dict."
+        )
 
 
 def _like(x: Any) -> keras.KerasTensor:
@@ -39,9 +54,8 @@ def _shapes(model: keras.Model) -> Any:
     if shapes is None:
         raise ValueError(
             f"Model '{model.name}' (of type {type(model).__name__}) defines its own call(), and "
-            "it is not known what shapes it is called with. Expected a model with one argument "
-            "(a tensor, or a list or dict of tensors) that was called on data, or inputs=... "
-            "with keras.Input(shape) in the structure of that argument."
+            "it is not known what shapes it is called with. Expected a model that was called on "
+            "data, or inputs=... with a keras.Input(shape) for every tensor of its argument."
         )
     return shapes
 

@@ -40,17 +40,6 @@ def test_nested_model_of_another_dtype_casts() -> None:
     assert [op.name.split("_")[-1] for op in trace(model).ops] == ["before", "cast", "inside"]
 
 
-def test_nested_model_with_its_own_call_is_one_op() -> None:
-    class Own(Model):
-        def call(self, x, training=None, mask=None):
-            return 2 * super().call(x)
-
-    inner_input = Input((4,))
-    inner = Own(inner_input, layers.Dense(4)(inner_input), name="own")
-    features = Input((4,))
-    assert names(Model(features, inner(features))) == ["own"]
-
-
 def test_structures_are_kept() -> None:
     a, b = Input((2,), name="a"), Input((3,), name="b")
     model = Model({"a": a, "b": b}, {"x": layers.Dense(1)(a), "y": [layers.Dense(1)(b)]})

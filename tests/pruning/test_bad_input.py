@@ -19,7 +19,7 @@ def small_net() -> keras.Model:
 
 @pytest.mark.parametrize("thing", [None, 3, "model.keras", layers.Dense(3), [small_net]])
 def test_not_a_model(thing) -> None:
-    with pytest.raises(TypeError, match=r"Expected a Sequential or Functional keras\.Model"):
+    with pytest.raises(TypeError, match=r"Expected a keras\.Model"):
         prune(thing)
 
 
@@ -28,30 +28,19 @@ def test_unbuilt_model() -> None:
         prune(Sequential([layers.Dense(8), gate(), layers.Dense(3)], name="seq"))
 
 
-def test_subclassed_model() -> None:
+def test_subclassed_model_whose_call_cannot_be_read() -> None:
     class Mine(keras.Model):
         def __init__(self):
             super().__init__(name="mine")
             self.dense = layers.Dense(3)
 
         def call(self, x):
-            return self.dense(x)
+            return self.dense(x) if float(keras.ops.sum(x)) > 0 else 2 * self.dense(x)
 
     model = Mine()
     model(np.zeros((1, 4)))
-    with pytest.raises(TypeError, match="'mine' .*defines its own call"):
-        prune(model)
-
-
-def test_functional_subclass_with_its_own_call() -> None:
-    class Twice(Model):
-        def call(self, x, training=None, mask=None):
-            return 2 * super().call(x, training=training, mask=mask)
-
-    features = Input((4,))
-    model = Twice(features, layers.Dense(3)(features))
-    with pytest.raises(TypeError, match="defines its own call"):
-        prune(model)
+    with pytest.raises(TypeError, match="'mine' .*defines its own call.*fails on symbolic inputs"):
+        prune(model, inputs=Input((4,)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -157,8 +146,8 @@ def test_layer_that_cannot_be_copied() -> None:
             super().__init__(**kwargs)
             self.function = function
 
-        def call(self, x):
-            return self.function(x)
+        def call(self, x, training=None):
+            return x if training else self.function(x)
 
     model = Sequential(
         [Input((6,)), layers.Dense(8), Stubborn(keras.ops.square, name="odd"), layers.Dense(3)]

@@ -302,14 +302,13 @@ def test_subclass_that_overrides_is_opaque() -> None:
     small, report = prune(model)
     row = next(row for row in report.layers if row.name == "doubled")
     assert row.units_after == 8
-    assert row.reason == "opaque: no handler for Doubled"
+    assert row.reason.startswith("opaque: no handler for Doubled")
     assert report.max_abs_error < 1e-5
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda x: layers.LayerNormalization(name="odd")(x), "no handler for LayerNormalization"),
         (lambda x: layers.Dense(8, activation=lambda t: t * 2, name="odd")(x), None),
         (
             lambda x: layers.Dense(8, activation=layers.PReLU(), name="odd")(x),
@@ -404,8 +403,8 @@ def test_gate_inside_an_opaque_layer_is_kept_and_said() -> None:
             self.dense.build(shape)
             self.gate.build((None, 8))
 
-        def call(self, x):
-            return self.gate(self.dense(x))
+        def call(self, x, training=None):
+            return self.gate(2 * self.dense(x) if training else self.dense(x))
 
     model = Sequential([Input((6,)), Block(name="block"), layers.Dense(3)])
     drop_units(find_gates(model)[0], [0])
