@@ -1,4 +1,4 @@
-"""Random gated networks, one for every seed."""
+"""Random gated networks, one for every sequence of choices."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ INTERPOLATIONS = ["nearest", "bilinear", "bicubic"]
 
 
 class Author:
-    """Writes one network of 3 to 14 calls over the supported layers, with gates anywhere."""
+    """Writes one network of 3 to 14 calls over the supported layers, with gates anywhere.
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+    Args:
+        choices: makes all choices: Python's own generator, or one that Hypothesis controls.
+    """
+
+    def __init__(self, choices: random.Random) -> None:
+        self.random = choices
         self.reusable: list[tuple[tuple, keras.Operation]] = []
 
     def one_of(self, options: list) -> Any:
@@ -250,5 +254,5 @@ class Author:
     def opaque(self, x: keras.KerasTensor) -> keras.KerasTensor:
         options = [layers.LayerNormalization, layers.Softmax, layers.PReLU]
         if len(x.shape) == 3:
-            options.append(lambda: layers.SimpleRNN(3))
+            options.append(lambda: layers.RNN([layers.GRUCell(3), layers.SimpleRNNCell(3)]))
         return self.one_of(options)()(x)

@@ -1,16 +1,21 @@
 """prune() returns the same function on random networks.
 
-`pytest tests/pruning/test_random_graphs.py --graphs 500` prunes 500 of them, `--first-seed 77
---graphs 1` the one of seed 77.
+`pytest tests/pruning/test_random_graphs.py --graphs 10000 -n 2` prunes 10,000 of them. Hypothesis
+makes all choices, and shrinks a network that fails to a small one. A batch that fails comes back
+with `--first-seed N --graphs 25`, where N is the first number in the test's name.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
+import hypothesis
 import keras
 import pytest
+from hypothesis import strategies as st
 
+from keras_sbp.graph import trace
 from tests.pruning.oracle import (
     NothingToCompareError,
     assert_same_function,
@@ -21,30 +26,41 @@ from tests.pruning.random_graphs import Author
 
 PER_TEST = 25
 
+# A network takes a second or so to build, which Hypothesis would take for a fault of ours.
+SETTINGS = hypothesis.settings(
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    print_blob=True,
+)
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     first, graphs = (metafunc.config.getoption(o) for o in ("--first-seed", "--graphs"))
     starts = range(first, first + graphs, PER_TEST)
     batches = [range(s, min(s + PER_TEST, first + graphs)) for s in starts]
-    metafunc.parametrize("seeds", batches, ids=[f"{b.start}-{b.stop - 1}" for b in batches])
+    metafunc.parametrize("batch", batches, ids=[f"{b.start}-{b.stop - 1}" for b in batches])
 
 
-def test_same_function(seeds: range) -> None:
+def test_same_function(batch: range) -> None:
     seen: Counter[str] = Counter()
-    for seed in seeds:
-        try:
-            seen[outcome(seed)] += 1
-        except Exception as error:
-            raise AssertionError(f"random network of seed {seed}: {error}") from error
-        finally:
-            keras.backend.clear_session(free_memory=False)
+
+    @hypothesis.seed(batch.start)
+    @hypothesis.settings(SETTINGS, max_examples=len(batch))
+    @hypothesis.given(st.randoms(use_true_random=False), st.integers(0, 2**32 - 1))
+    def prunes_to_the_same_function(choices: random.Random, weights: int) -> None:
+        seen[outcome(choices, weights)] += 1
+
+    prunes_to_the_same_function()
     # The property means little if few networks got smaller.
-    assert len(seeds) < PER_TEST or seen["smaller"] > 0.2 * PER_TEST, seen
+    assert len(batch) < PER_TEST or seen["smaller"] > 0.2 * PER_TEST, seen
 
 
-def outcome(seed: int) -> str:
-    """Prunes the seed's network and compares; returns what happened."""
-    model = randomise(Author(seed).write(), seed, drop=0.4)
+def outcome(choices: random.Random, weights: int) -> str:
+    """Prunes the network that the choices make, and compares; returns what happened."""
+    keras.backend.clear_session(free_memory=False)
+    model = randomise(Author(choices).write(), weights, drop=0.4)
+    hypothesis.note(program_of(model))
     try:
         small, _ = assert_same_function(model)
     except ValueError as error:
@@ -53,3 +69,9 @@ def outcome(seed: int) -> str:
     except NothingToCompareError:
         return "output hardly varies"
     return "smaller" if small.count_params() < count_without_gates(model) else "same size"
+
+
+def program_of(model: keras.Model) -> str:
+    """What a failing network computes, a line for every call."""
+    calls = trace(model).ops
+    return "\n".join(f"{op.name}: {[t.shape for t in op.inputs]} {op.kwargs}" for op in calls)
