@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, macs, trace
-from keras_sbp.graph.handler import kind
+from keras_sbp.graph import Analysis, Graph, Tensor, macs, trace
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.units import kept
 from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.reasons import reasons
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
 
 
@@ -28,7 +28,7 @@ def summarise(
     after = trace(small, unfold_layers=False)
     macs_before, macs_after = _macs_by_layer(graph), _macs_by_layer(after)
     shapes_after = {id(op.operation): op.outputs[0].shape for op in after.ops}
-    reasons = _reasons(graph, analysis)
+    why = reasons(graph, analysis)
     rows = [
         _input_row(x, tensor, analysis)
         for x, tensor in zip(keras.tree.flatten(graph.input_structure), graph.inputs, strict=True)
@@ -49,11 +49,23 @@ def summarise(
                 params_after=0 if new is None else new.count_params(),
                 macs_before=macs_before[id(old)],
                 macs_after=macs_after.get(id(new), 0),
-                reason="removed: nothing needs it" if new is None else reasons.get(id(old), ""),
+                reason="removed: nothing needs it" if new is None else why.get(id(old), ""),
             )
         )
+    rows += _products_row(graph, after)
     gates = [GateReport(g.name, keep.size, int(keep.sum())) for g, keep in decisions.items()]
     return PruneReport(tuple(rows), tuple(gates), max_abs_error)
+
+
+def _products_row(before: Graph, after: Graph) -> list[LayerReport]:
+    """One row for the products of two tensors, such as attention, if there are any."""
+
+    def total(graph: Graph) -> int:
+        return sum(macs(op) for op in graph.ops if not getattr(op.operation, "weights", ()))
+
+    if not total(before):
+        return []
+    return [LayerReport("(products without weights)", 0, 0, 0, 0, total(before), total(after))]
 
 
 def _macs_by_layer(graph: Graph) -> dict[int, int]:
@@ -75,62 +87,3 @@ def _input_row(x: keras.KerasTensor, tensor: Tensor, analysis: Analysis) -> Laye
 def _units(shape: tuple[int | None, ...], layer: Any) -> int:
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
     return shape[1 if first else -1] or 0
-
-
-def _reasons(graph: Graph, analysis: Analysis) -> dict[int, str]:
-    """Why layers are opaque, or carry units that a gate removed; by the operation's id."""
-    reasons = {id(op.operation): f"opaque: {why}" for op, why in analysis.opaque.items()}
-    producers = {tensor: op for op in graph.ops for tensor in op.outputs}
-    readers: dict[Tensor, list[Op]] = {}
-    for op, i in analysis.edges:
-        readers.setdefault(op.inputs[i], []).append(op)
-    for op in graph.ops:
-        tensor = op.outputs[0]
-        if not isinstance(op.operation, Scale) or tensor not in analysis.needed:
-            continue
-        kept_anyway = _constant_but_needed(tensor, analysis)
-        owner = _owner(op, producers)
-        if kept_anyway and owner is not None:
-            blamed = sorted(_blamed(tensor, graph, analysis, readers))
-            reasons.setdefault(
-                id(owner.operation), f"{kept_anyway} removed units kept for {', '.join(blamed)}"
-            )
-    return reasons
-
-
-def _constant_but_needed(tensor: Tensor, analysis: Analysis) -> int:
-    needs = analysis.needed[tensor]
-    counts = [
-        int((~np.isnan(constant) & kept(needs, axis, constant.size)).sum())
-        for axis, constant in analysis.known[tensor].items()
-    ]
-    return max(counts, default=0)
-
-
-def _blamed(
-    tensor: Tensor, graph: Graph, analysis: Analysis, readers: Mapping[Tensor, list[Op]]
-) -> set[str]:
-    """The calls behind which a constant unit is no constant any more, so that it must be there."""
-    blamed: set[str] = set()
-    waiting, seen = [tensor], {tensor}
-    while waiting:
-        tensor = waiting.pop()
-        if tensor in graph.outputs:
-            blamed.add("the output")
-        for op in readers.get(tensor, []):
-            onwards = [
-                t for t in op.outputs if t in analysis.needed and _constant_but_needed(t, analysis)
-            ]
-            if not onwards:
-                blamed.add(f"'{op.name}' ({kind(op)})")
-            waiting += [t for t in onwards if t not in seen]
-            seen.update(onwards)
-    return blamed
-
-
-def _owner(op: Op, producers: Mapping[Tensor, Op]) -> Op | None:
-    """The layer with weights that produces what a gate multiplies."""
-    current: Op | None = op
-    while current is not None and not getattr(current.operation, "weights", ()):
-        current = producers.get(current.inputs[0]) if current.inputs else None
-    return current

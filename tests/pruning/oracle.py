@@ -28,13 +28,21 @@ def randomise(model: keras.Model, seed: int = 0, drop: float = 0.4) -> keras.Mod
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         shape = variable.shape
-        if variable.path.endswith("kernel"):
+        if variable.path.endswith("recurrent_kernel"):
+            value = rng.normal(0, np.sqrt(1 / np.prod(shape[:-1])), shape)
+            if rng.random() < 0.5:  # each unit reads itself alone, so that others can go
+                value *= np.tile(np.eye(shape[-2]), shape[-1] // shape[-2])
+        elif variable.path.endswith("kernel"):
             fan_in = max(1, np.prod(shape[:-1]))
             value = rng.normal(0, np.sqrt(3 / fan_in), shape)
         elif variable.path.endswith("variance"):
             value = rng.uniform(0.5, 1.5, shape)
-        elif variable.path.endswith("gamma"):
+        elif variable.path.endswith(("gamma", "scale", "layer_scale/variable")):
             value = rng.uniform(1.0, 2.0, shape)
+        elif variable.path.endswith("alpha"):
+            value = rng.uniform(0.1, 0.5, shape)
+        elif variable.path.endswith("embeddings"):
+            value = rng.normal(0, 1, shape)
         elif variable.path.endswith(("bias", "beta", "mean")):
             value = rng.normal(0, 0.5, shape)
         else:

@@ -342,7 +342,7 @@ def test_operator_on_tensors_is_told_from_the_layer_of_that_name() -> None:
     randomise(model, drop=0.0)
     drop_units(find_gates(model)[0], [0])
     _, report = prune(model)
-    assert "(the operation Add)" in report.layers[1].reason
+    assert "the operation Add" in report.layers[1].reason
 
 
 def test_one_opaque_call_makes_a_shared_layer_opaque() -> None:
