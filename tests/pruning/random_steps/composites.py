@@ -23,6 +23,9 @@ class GatedResidual(layers.Layer):
         self.gate.build((*shape[:-1], self.dense.units))
         self.back.build((*shape[:-1], self.dense.units))
 
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        return shape
+
     def call(self, x, training=None):
         return x + self.back(self.gate(self.dense(x), training=training))
 
@@ -38,6 +41,9 @@ class Tower(keras.Model):
     def build(self, shape: tuple) -> None:
         self.first.build(shape)
         self.block.build((*shape[:-1], self.first.units))
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        return (*shape[:-1], self.first.units)
 
     def call(self, x, training=None):
         return ops.tanh(self.block(ops.softplus(self.first(x)), training=training))
