@@ -1,20 +1,26 @@
 """Structured Bayesian pruning for Keras 3."""
 
-from keras_sbp import distributions
+from keras_sbp import distributions, handlers, testing
 from keras_sbp.callbacks import KLWarmup, SNRMonitor
 from keras_sbp.deploy import export
+from keras_sbp.handlers import LayerHandler, register_handler
 from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning import prune
+from keras_sbp.pruning import insert_sbp, prune
 from keras_sbp.selection import SNRThreshold
 from keras_sbp.version import __version__
 
 __all__ = [
     "KLWarmup",
+    "LayerHandler",
     "SBPLayer",
     "SNRMonitor",
     "SNRThreshold",
     "__version__",
     "distributions",
     "export",
+    "handlers",
+    "insert_sbp",
     "prune",
+    "register_handler",
+    "testing",
 ]

@@ -20,7 +20,9 @@ ROOMS = [
     "selection",
     "layers",
     "graph",
+    "handlers",
     "pruning",
+    "testing",
     "deploy",
     "callbacks",
     "cli",
@@ -107,11 +109,16 @@ def test_import_changes_no_global_state_and_loads_nothing_heavy() -> None:
 def test_public_names() -> None:
     assert sorted(keras_sbp.__all__) == [
         "KLWarmup",
+        "LayerHandler",
         "SBPLayer",
         "SNRMonitor",
         "SNRThreshold",
         "__version__",
         "distributions",
         "export",
+        "handlers",
+        "insert_sbp",
         "prune",
+        "register_handler",
+        "testing",
     ]

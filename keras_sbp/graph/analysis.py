@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keras_sbp.graph.checks import ask_needs, ask_values
 from keras_sbp.graph.handler import OPAQUE, LayerHandler, find_handler
 from keras_sbp.graph.trace import Graph, Op, Tensor
 from keras_sbp.graph.units import Known, Needs, same, union
@@ -38,7 +39,7 @@ def analyse(graph: Graph) -> Analysis:
     handlers, opaque = _find_handlers(graph)
     known: dict[Tensor, Known] = {tensor: {} for tensor in graph.inputs}
     for op in graph.ops:
-        results = handlers[op].values(op, [known[tensor] for tensor in op.inputs])
+        results = ask_values(handlers[op], op, [known[tensor] for tensor in op.inputs])
         known.update(zip(op.outputs, results, strict=True))
     needed, edges = _backward(graph, handlers, known)
     return Analysis(handlers, opaque, known, needed, edges)
@@ -79,7 +80,7 @@ def _backward(
             floor = floors.get(id(op.operation)) if op.shared else None
             if floor is not None:
                 outputs = floor.raise_outputs(op, outputs)
-            inputs = handlers[op].needs(op, outputs, [known[tensor] for tensor in op.inputs])
+            inputs = ask_needs(handlers[op], op, outputs, [known[t] for t in op.inputs])
             if floor is not None:
                 inputs = floor.raise_inputs(op, inputs)
             if op.shared:

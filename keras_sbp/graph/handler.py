@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 
 from keras_sbp.graph import keras_internals
-from keras_sbp.graph.registry import handler_of, handles, registered_classes, stock_class
+from keras_sbp.graph.registry import handler_of, register, registered_classes, stock_class
 from keras_sbp.graph.scale import Scale
-from keras_sbp.graph.trace import Op
+from keras_sbp.graph.trace import Cast, Op
 from keras_sbp.graph.units import Known, Needs
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ __all__ = [
     "find_handler",
     "handles",
     "kind",
+    "register_handler",
     "registered_classes",
     "stock_class",
 ]
@@ -61,6 +64,94 @@ class LayerHandler(abc.ABC):
 
         The outputs must carry at least `needed`, and say what they carry.
         """
+
+
+Handler = TypeVar("Handler", bound=type[LayerHandler])
+
+
+def register_handler(*classes: type, replace: bool = False) -> Callable[[Handler], Handler]:
+    """Class decorator that makes a handler serve these layer classes.
+
+    Subclasses of them are served too, while all they change is how they are constructed and
+    described. The package registers its own handlers in the same way.
+
+    Args:
+        *classes: layer classes, or classes of `keras.ops` operations.
+        replace: whether the handler may take the place of another one.
+
+    Returns:
+        The decorator, which gives the handler class back unchanged.
+
+    Raises:
+        TypeError: something registered is no layer class, or what is decorated is no complete
+            subclass of `LayerHandler`.
+        ValueError: a class has a handler already, and `replace` is False.
+
+    Example:
+
+    ```python
+    from keras_sbp.handlers import UnitWise
+
+
+    class Square(keras.layers.Layer):
+        def call(self, x):
+            return x * x
+
+
+    @keras_sbp.register_handler(Square)
+    class SquareHandler(UnitWise):
+        def function(self, op):
+            return op.operation.call
+
+        def is_homogeneous(self, op):
+            return False
+    ```
+    """
+    _check_classes(classes, replace)
+
+    def decorate(handler: Handler) -> Handler:
+        _check_handler(handler)
+        register(classes, handler())
+        return handler
+
+    return decorate
+
+
+handles = register_handler
+
+
+def _check_classes(classes: tuple[type, ...], replace: bool) -> None:
+    known = (keras.Operation, Cast, Scale)
+    wrong = [each for each in classes if not (isinstance(each, type) and issubclass(each, known))]
+    if wrong or not classes:
+        raise TypeError(
+            "register_handler() must be told which layers the handler serves. Expected classes "
+            f"of Keras layers or operations. Received: {wrong[0] if wrong else 'none'!r}. "
+            "Use it as a decorator with classes, not with layers: "
+            "@keras_sbp.register_handler(MyLayer)."
+        )
+    taken = [each for each in classes if each in registered_classes()]
+    if taken and not replace:
+        old = type(handler_of(taken[0]))
+        raise ValueError(
+            f"Layer class {taken[0].__name__} has a handler already: "
+            f"{old.__module__}.{old.__qualname__}. Expected one handler per class. Pass "
+            "replace=True to register_handler() to put another in its place."
+        )
+
+
+def _check_handler(handler: Any) -> None:
+    if not isinstance(handler, type) or not issubclass(handler, LayerHandler):
+        raise TypeError(
+            "@register_handler decorates a class of handlers. Expected a subclass of "
+            f"keras_sbp.LayerHandler. Received: {handler!r}."
+        )
+    if inspect.isabstract(handler):
+        missing = ", ".join(f"{name}()" for name in sorted(handler.__abstractmethods__))
+        raise TypeError(
+            f"Handler {handler.__name__} is incomplete. Expected all abstract methods of "
+            f"{handler.__mro__[1].__name__}. Received a class without {missing}. Define them."
+        )
 
 
 class Opaque(LayerHandler):
@@ -108,14 +199,21 @@ def _unusual_call(op: Op) -> str | None:
         return "its input carries a Keras mask"
     if not isinstance(op.operation, keras.layers.Layer):
         return None
-    if op.kwargs.get("training"):
+    if op.kwargs.get("training") and not _trains_by_default(op.operation):
         return "it is called with training=True"
-    leaves = keras.tree.flatten((op.args, op.kwargs))
+    others = {name: value for name, value in op.kwargs.items() if name != "training"}
+    leaves = keras.tree.flatten((op.args, others))
     if any(_is_stray_argument(leaf, op) for leaf in leaves):
         return "it is called with further arguments"
     if keras_internals.is_adapted_by_lora_or_quantised(op.operation):
         return "it is quantised or has LoRA weights"
     return None
+
+
+def _trains_by_default(layer: keras.layers.Layer) -> bool:
+    """Image preprocessing records training=True at every call, since that is its default."""
+    training = inspect.signature(layer.call).parameters.get("training")
+    return training is not None and training.default is True
 
 
 def _is_stray_argument(leaf: Any, op: Op) -> bool:

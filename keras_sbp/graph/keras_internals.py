@@ -12,13 +12,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+from keras.src.activations import activations as activation_ops
 from keras.src.models.functional import Functional
 from keras.src.models.sequential import Sequential
 from keras.src.ops import core as core_ops
+from keras.src.ops import math as math_ops
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
 
 __all__ = [
+    "activation_ops",
+    "ConvLSTMCell",
+    "LayerScale",
+    "StochasticDepth",
     "calls_in_order",
     "carries_mask",
     "clone_operation",
@@ -30,6 +38,7 @@ __all__ = [
     "input_structure",
     "leaving_no_trace",
     "is_adapted_by_lora_or_quantised",
+    "math_ops",
     "nn_ops",
     "numpy_ops",
     "output_structure",

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-Handler = TypeVar("Handler", bound=type)
+from collections.abc import Iterable
+from typing import Any
 
 _registry: dict[type, Any] = {}
 
 
-def handles(*classes: type) -> Callable[[Handler], Handler]:
-    """Class decorator that makes a handler serve these layer classes and their subclasses."""
-
-    def register(handler: Handler) -> Handler:
-        _registry.update(dict.fromkeys(classes, handler()))
-        return handler
-
-    return register
+def register(classes: Iterable[type], handler: Any) -> None:
+    """Makes a handler serve these classes."""
+    _registry.update(dict.fromkeys(classes, handler))
 
 
 def registered_classes() -> list[type]:

@@ -10,6 +10,7 @@ import keras
 
 from keras_sbp.graph import Analysis, Graph, Op, Tensor
 from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.checks import ask_rebuild
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.slim import Slim
 
@@ -60,7 +61,7 @@ def _rebuild_op(
             slim = build.align(op, i, slim)
         inputs.append(slim)
     needed = [analysis.needed.get(tensor) for tensor in op.outputs]
-    results = analysis.handlers[op].rebuild(op, inputs, needed, build)
+    results = ask_rebuild(analysis.handlers[op], op, inputs, needed, build)
     for tensor, slim in zip(op.outputs, results, strict=True):
         # Weights may only be rescaled for a reader while there is no other.
         slims[tensor] = slim if readers[id(tensor)] == 1 else replace(slim, rescale={})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_sbp.graph.handlers.reshape import match_axes
+from keras_sbp.graph.handlers.reshape import match_axes, match_last_axes
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,21 @@ from keras_sbp.graph.handlers.reshape import match_axes
 )
 def test_blocks(before, after, blocks) -> None:
     found = match_axes(before, after)
+    assert (found and [(b.inputs, b.outputs) for b in found]) == blocks
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "blocks"),
+    [
+        ((None, 2, 2, 3, 2, 8), (None, 3, 2, 8), [((3,), (1,)), ((4,), (2,)), ((5,), (3,))]),
+        ((None, None, None, 6), (None, None, 6), [((3,), (2,))]),
+        ((None, None, 4, 6), (None, 24), [((2, 3), (1,))]),
+        ((None, 8), (None, 4), None),
+        ((None, None), (None, None), None),
+    ],
+)
+def test_last_axes(before, after, blocks) -> None:
+    found = match_last_axes(before, after)
     assert (found and [(b.inputs, b.outputs) for b in found]) == blocks
 
 

@@ -252,7 +252,7 @@ class Author:
         return getattr(layers, f"Global{kind}Pooling{rank}D")()(x)
 
     def opaque(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        options = [layers.LayerNormalization, layers.Softmax, layers.PReLU]
+        options = [lambda: layers.SpectralNormalization(layers.Dense(self.count()))]
         if len(x.shape) == 3:
             options.append(lambda: layers.RNN([layers.GRUCell(3), layers.SimpleRNNCell(3)]))
         return self.one_of(options)()(x)

@@ -23,8 +23,9 @@ PRECISIONS = ["float32", "float64"] if keras.backend.backend() == "tensorflow" e
 # The removed unit is a constant other than 0 at a padded border, or is an output.
 STAYS_WHOLE = {"constant_through_zero_padding", "output_that_is_gated"}
 
-# TensorFlow has no three-dimensional pooling in double precision on a CPU.
-SINGLE_ONLY = {"three_dimensions"}
+# TensorFlow has no three-dimensional pooling in double precision on a CPU, and resizes images in
+# single precision.
+SINGLE_ONLY = {"three_dimensions", "resized_images"}
 
 CASES = [(name, p) for name in ZOO for p in PRECISIONS if p == "float32" or name not in SINGLE_ONLY]
 

@@ -40,3 +40,9 @@ def at_least_one(keep: np.ndarray) -> np.ndarray:
     first = np.zeros_like(keep)
     first[0] = True
     return first
+
+
+def constant_slices(array: np.ndarray, axis: int) -> np.ndarray:
+    """Returns the number of each slice along `axis` that holds one only, NaN for the others."""
+    rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+    return np.where((rows == rows[:, :1]).all(1), rows[:, 0], np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 from keras import layers
 
@@ -21,7 +22,8 @@ class Concatenate(LayerHandler):
         axis = _axis(op)
         if axis == 0 or any(t.shape[axis] is None for t in op.inputs):
             return "the sizes along its axis are unknown"
-        return None
+        others = {tuple(n for a, n in enumerate(t.shape) if a not in (0, axis)) for t in op.inputs}
+        return "one of its sizes is known of one operand only" if len(others) > 1 else None
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """Along its axis, side by side; along another, what all operands agree on."""
@@ -52,29 +54,37 @@ class Concatenate(LayerHandler):
         """The operands that are left; a single one needs no concatenation."""
         axis = _axis(op)
         slims = {i: build.settle(s, {axis}) for i, s in enumerate(inputs) if s is not None}
-        carried = self._others(op, slims, build)
+        carried = agree(op, slims, build, axis)
         parts = [np.zeros(t.shape[axis], bool) for t in op.inputs]
         scales = [np.ones(t.shape[axis]) for t in op.inputs]
         for i, slim in slims.items():
             parts[i], scales[i] = slim.carries(axis), slim.scale_on(axis)
         tensors = [slim.tensor for slim in slims.values()]
-        tensor = build.layer(op)(tensors) if len(tensors) > 1 else tensors[0]
+        tensor = self.call(op, tensors, build) if len(tensors) > 1 else tensors[0]
         carried[axis] = np.concatenate(parts)
         scale = {axis: np.concatenate(scales)} if any(s.scale for s in slims.values()) else {}
         return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale)]
 
-    def _others(self, op: Op, slims: dict[int, Slim], build: Builder) -> Needs:
-        """Makes the operands carry the same units along the other axes, in place."""
-        axis = _axis(op)
-        others = {a for slim in slims.values() for a in slim.carried if a != axis}
-        for other in others:
-            carried = [slim.carries(other) for slim in slims.values()]
-            if any(not np.array_equal(each, carried[0]) for each in carried):
-                for i, slim in slims.items():
-                    keep = kept(build.edge(op, i), other, op.outputs[0].shape[other])
-                    slims[i] = build.take(slim, other, keep)
-        first = next(iter(slims.values()))
-        return {other: first.carries(other) for other in others}
+    def call(self, op: Op, tensors: list[keras.KerasTensor], build: Builder) -> keras.KerasTensor:
+        """Repeats the call on the operands that are left."""
+        return build.layer(op)(tensors)
+
+
+def agree(op: Op, slims: dict[int, Slim], build: Builder, but_axis: int | None) -> Needs:
+    """Makes operands carry the same units along all axes but one, in place; returns which.
+
+    Args:
+        slims: number of the input → what is left of it; all have the same shape but for the axis.
+    """
+    others = {axis for slim in slims.values() for axis in slim.carried if axis != but_axis}
+    for other in others:
+        carried = [slim.carries(other) for slim in slims.values()]
+        if any(not np.array_equal(each, carried[0]) for each in carried):
+            for i, slim in slims.items():
+                keep = kept(build.edge(op, i), other, slim.source.shape[other])
+                slims[i] = build.take(slim, other, keep)
+    first = next(iter(slims.values()))
+    return {other: first.carries(other) for other in others}
 
 
 def _axis(op: Op) -> int:

@@ -22,9 +22,11 @@ from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
 
-@handles(layers.DepthwiseConv2D)
+@handles(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 class DepthwiseConv(LayerHandler):
-    """Output channel c·m + j comes from input channel c, where m is the depth multiplier."""
+    """A channel goes with all outputs that `depth_multiplier` gives it; constants pass where
+    nothing is padded. Opaque when its activation does not act on each unit alone.
+    """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses activations that mix channels, or are layers."""
@@ -65,7 +67,7 @@ class DepthwiseConv(LayerHandler):
         tensor = layer(slim.tensor)
         outputs = np.repeat(carried, op.operation.depth_multiplier)
         if first_call:
-            layer.kernel.assign((kernel * slim.scale_on(axis)[:, None])[:, :, carried])
+            layer.kernel.assign((kernel * slim.scale_on(axis)[:, None])[..., carried, :])
             if layer.use_bias:
                 layer.bias.assign(_bias(op)[outputs])
         rescale = {} if op.shared else _rescale(layer, axis, outputs)
@@ -73,7 +75,7 @@ class DepthwiseConv(LayerHandler):
 
 
 def _kernel(op: Op) -> np.ndarray:
-    """The kernel as (taps, input channels, multiplier)."""
+    """The kernel as (taps, c, m): output channel c·m + j comes from input channel c."""
     kernel = numpy_weight(op.operation.kernel)
     return kernel.reshape(-1, *kernel.shape[-2:])
 

@@ -14,7 +14,6 @@ from keras_sbp.graph.handler import LayerHandler, handles
 from keras_sbp.graph.handlers.common import (
     at_least_one,
     bias_of,
-    channel_axis,
     numpy_weight,
     pads_with_zeros,
 )
@@ -32,6 +31,20 @@ class Linear(LayerHandler):
 
     width = "units"  # the config entry that holds the number of outputs
 
+    def arrange(self, kernel: np.ndarray) -> np.ndarray:
+        """Turns the layer's kernel into (…, inputs, outputs), and such a one back."""
+        return kernel
+
+    def absorbs_constants(self, op: Op) -> bool:
+        """Tells whether a constant input adds the same number at every output position."""
+        return not pads_with_zeros(op)
+
+    def macs_per_input(self, op: Op, outputs: np.ndarray) -> float:
+        """Multiply-accumulates per example that one input unit costs."""
+        shape, size = op.outputs[0].shape, op.outputs[0].shape[self.axis(op)]
+        positions = math.prod(n or 1 for n in shape[1:]) / size
+        return positions * math.prod(op.operation.kernel.shape[:-2]) * outputs.sum()
+
     def refuses(self, op: Op) -> str | None:
         """Refuses layers as activations: they may have weights of their own."""
         if isinstance(op.operation.activation, keras.layers.Layer):
@@ -48,12 +61,12 @@ class Linear(LayerHandler):
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """An output varies where a varying input reaches it."""
-        axis, kernel = self.axis(op), _kernel(op)
+        axis, kernel = self.axis(op), self._kernel(op)
         constant = constants(inputs[0], axis, kernel.shape[1])
         varies = np.isnan(constant)
-        if pads_with_zeros(op):
+        if not self.absorbs_constants(op):
             varies |= constant != 0
-        output = _bias(op) + _response(kernel, np.where(varies, 0.0, constant))
+        output = self._bias(op) + _response(kernel, np.where(varies, 0.0, constant))
         output[_nonzero(kernel)[varies].any(0)] = np.nan
         activation = op.operation.activation
         if not is_elementwise(activation):
@@ -63,15 +76,23 @@ class Linear(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Inputs with weight towards a needed output; constants go into the bias instead."""
-        axis, kernel = self.axis(op), _kernel(op)
+        axis, kernel = self.axis(op), self._kernel(op)
         reaches = _nonzero(kernel)[:, self._outputs(op, needed[0])].any(1)
         constant = constants(inputs[0], axis, kernel.shape[1])
-        zero_only = op.shared or pads_with_zeros(op)
+        zero_only = op.shared or not self.absorbs_constants(op)
         free = constant == 0 if zero_only else ~np.isnan(constant)
         needs = {axis: at_least_one(reaches & ~free)}
         if not op.shared:
             needs |= {a: needed[0][a] for a in self.other_axes(op) if a in needed[0]}
         return [needs]
+
+    def _kernel(self, op: Op) -> np.ndarray:
+        """The kernel as (taps, inputs, outputs)."""
+        kernel = self.arrange(numpy_weight(op.operation.kernel))
+        return kernel.reshape(-1, *kernel.shape[-2:])
+
+    def _bias(self, op: Op) -> np.ndarray:
+        return bias_of(op.operation, op.outputs[0].shape[self.axis(op)])
 
     def _outputs(self, op: Op, needed: Needs) -> np.ndarray:
         """The output units to compute: all of them where the activation mixes units."""
@@ -84,58 +105,44 @@ class Linear(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """A narrower layer; pending scales go into the kernel, constants into the bias."""
-        axis, kernel, outputs = self.axis(op), _kernel(op), self._outputs(op, needed[0])
+        axis, kernel, outputs = self.axis(op), self._kernel(op), self._outputs(op, needed[0])
         slim = build.settle(inputs[0], () if op.shared else {axis})
         if not op.shared:
-            slim = build.trim(op, slim, axis, _macs_per_input(op, outputs))
-        bias = (_bias(op) + _response(kernel, slim.absorbed(axis)))[outputs]
+            slim = build.trim(op, slim, axis, self.macs_per_input(op, outputs))
+        bias = (self._bias(op) + _response(kernel, slim.absorbed(axis)))[outputs]
         use_bias = op.operation.use_bias or bool(bias.any())
         layer = build.layer(op, **{self.width: int(outputs.sum())}, use_bias=use_bias)
         first_call = not layer.built
         tensor = layer(slim.tensor)
         if first_call:
-            layer.kernel.assign(_narrowed(kernel, slim, axis, outputs, layer.kernel.shape))
+            narrow = self.arrange(_narrowed(kernel, slim, axis, outputs))
+            layer.kernel.assign(narrow.reshape(layer.kernel.shape))
             if use_bias:
                 layer.bias.assign(bias)
         carried = {a: k for a, k in slim.carried.items() if a in self.other_axes(op)}
-        rescale = {} if op.shared else _rescale(layer, axis, outputs)
+        rescale = {} if op.shared else self._rescale(layer, axis, outputs)
         carried[axis] = outputs
         return [build.slim(op.outputs[0], tensor, carried=carried, rescale=rescale)]
+
+    def _rescale(
+        self, layer: keras.layers.Layer, axis: int, outputs: np.ndarray
+    ) -> dict[int, Rescale]:
+        """Multiplies the layer's output units where its activation lets numbers ≥ 0 through."""
+
+        def rescale(factor: np.ndarray) -> None:
+            kernel = self.arrange(numpy_weight(layer.kernel)) * factor[outputs]
+            layer.kernel.assign(self.arrange(kernel))
+            if layer.use_bias:
+                layer.bias.assign(numpy_weight(layer.bias) * factor[outputs])
+
+        return {axis: rescale} if is_homogeneous(layer.activation) else {}
 
 
 @handles(layers.Dense)
 class Dense(Linear):
-    """A convolution with one tap, at every position alone."""
-
-
-@handles(layers.Conv1D, layers.Conv2D, layers.Conv3D)
-class Conv(Linear):
-    """Convolution without groups."""
-
-    width = "filters"
-
-    def refuses(self, op: Op) -> str | None:
-        """Refuses grouped convolutions, whose units are tied to each other."""
-        if op.operation.groups > 1:
-            return "grouped convolution"
-        return super().refuses(op)
-
-    def axis(self, op: Op) -> int:
-        """The channel axis."""
-        return channel_axis(op)
-
-    def other_axes(self, op: Op) -> range:
-        """None: a convolution mixes positions."""
-        return range(0)
-
-
-def _kernel(op: Op) -> np.ndarray:
-    kernel = numpy_weight(op.operation.kernel)
-    return kernel.reshape(-1, *kernel.shape[-2:])
-
-
-def _bias(op: Op) -> np.ndarray:
-    return bias_of(op.operation, op.operation.kernel.shape[-1])
+    """Input features and output units are pruned; constants go into the bias. Positions pass,
+    where the input has more axes than one. Opaque when its activation is a layer.
+    """
 
 
 def _nonzero(kernel: np.ndarray) -> np.ndarray:
@@ -144,32 +151,13 @@ def _nonzero(kernel: np.ndarray) -> np.ndarray:
 
 
 def _response(kernel: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """What constant inputs add to each output, away from padded borders."""
+    """What constant inputs add to each output, where they add the same at every position."""
     rows = np.flatnonzero(constant)
     return constant[rows] @ kernel[:, rows].sum(0, dtype=np.float64)
 
 
-def _narrowed(
-    kernel: np.ndarray, slim: Slim, axis: int, outputs: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
+def _narrowed(kernel: np.ndarray, slim: Slim, axis: int, outputs: np.ndarray) -> np.ndarray:
     narrow = kernel[:, slim.carries(axis)][:, :, outputs]
     if axis in slim.scale:
         narrow = narrow * slim.scale[axis][slim.carries(axis), None]
-    return narrow.reshape(shape)
-
-
-def _macs_per_input(op: Op, outputs: np.ndarray) -> float:
-    kernel = op.operation.kernel.shape
-    positions = math.prod(n or 1 for n in op.outputs[0].shape[1:]) / kernel[-1]
-    return positions * math.prod(kernel[:-2]) * outputs.sum()
-
-
-def _rescale(layer: keras.layers.Layer, axis: int, outputs: np.ndarray) -> dict[int, Rescale]:
-    """Multiplies the layer's output units where its activation lets numbers ≥ 0 through."""
-
-    def rescale(factor: np.ndarray) -> None:
-        layer.kernel.assign(numpy_weight(layer.kernel) * factor[outputs])
-        if layer.use_bias:
-            layer.bias.assign(numpy_weight(layer.bias) * factor[outputs])
-
-    return {axis: rescale} if is_homogeneous(layer.activation) else {}
+    return narrow

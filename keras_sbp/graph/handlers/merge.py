@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 
+import keras
 import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handlers.broadcasting import Operand, align_operands
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, tidy
@@ -21,25 +23,50 @@ class Merge(LayerHandler):
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """Merges the operands' constants; NaN (varying) spreads as arithmetic spreads it."""
 
+    def operands(self, op: Op) -> list[Operand]:
+        """Returns what is merged, in order."""
+        return [Operand(tensor.shape, index) for index, tensor in enumerate(op.inputs)]
+
+    def scaled_axes(self, op: Op) -> frozenset[int]:
+        """Returns the axes along which numbers ≥ 0 pass from a single tensor to the output."""
+        return frozenset()
+
+    def call(
+        self, op: Op, slims: dict[int, Slim], carried: Needs, build: Builder
+    ) -> keras.KerasTensor:
+        """Repeats the call on the new tensors, which carry the same units."""
+        return build.layer(op)([slim.tensor for slim in slims.values()])
+
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A unit is constant where it is constant in every operand."""
-        known: Known = {}
+        operands, known = self.operands(op), {}
         for axis, size in enumerate(op.outputs[0].shape):
             if axis > 0 and size is not None:
-                known[axis] = self.combine(op, _constants(op, inputs, axis))
+                known[axis] = self.combine(op, [o.constants(op, inputs, axis) for o in operands])
         return [tidy(known)]
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each operand must carry the units of the output."""
-        return [_needs_of(op, i, needed[0]) for i in range(len(op.inputs))]
+        return [o.needs(op, needed[0]) for o in self.operands(op) if o.index is not None]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer on operands that carry the same units."""
-        slims, carried = align_operands(op, dict(enumerate(inputs)), build)
-        tensor = build.layer(op)([slim.tensor for slim in slims])
-        return [build.slim(op.outputs[0], tensor, carried=carried)]
+        passing = self.scaled_axes(op)
+        slims = dict(enumerate(inputs))
+        slims, carried = align_operands(op, self.operands(op), slims, build, passing)
+        tensor = self.call(op, slims, carried, build)
+        first = slims[0]
+        return [
+            build.slim(
+                op.outputs[0],
+                tensor,
+                carried=carried,
+                scale=first.scale if passing else {},
+                rescale={a: r for a, r in first.rescale.items() if a in passing},
+            )
+        ]
 
 
 @handles(layers.Maximum)
@@ -69,28 +96,54 @@ class FoldingMerge(Merge):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns (slope, offset): output = slope · (the varying operands merged) + offset."""
 
+    def folds(self, op: Op, index: int, constant: np.ndarray) -> bool:
+        """Tells whether an operand can be folded that is constant along an axis."""
+        return not np.isnan(constant).any()
+
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Operands that are constant are not needed, as long as one varies."""
-        _, folded = _foldable(op, inputs)
-        return [None if i in folded else _needs_of(op, i, needed[0]) for i in range(len(op.inputs))]
+        _, folded = self._foldable(op, inputs)
+        needs = super().needs(op, needed, inputs)
+        return [None if i in folded else each for i, each in enumerate(needs)]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer on the varying operands, then what the constant ones add or multiply."""
         known = [build.known(tensor) for tensor in op.inputs]
-        axis, folded = _foldable(op, known)
+        axis, folded = self._foldable(op, known)
         if not folded:
             return super().rebuild(op, inputs, needed, build)
-        every = _constants(op, known, axis)
-        slope, offset = self.fold(op, {i: every[i] for i in folded}, op.outputs[0].shape[axis])
+        operands = self.operands(op)
+        constants = {i: operands[i].constants(op, known, axis) for i in folded}
+        slope, offset = self.fold(op, constants, op.outputs[0].shape[axis])
         varying = {i: slim for i, slim in enumerate(inputs) if i not in folded}
-        slims, carried = align_operands(op, varying, build)
-        tensor = slims[0].tensor
+        slims, carried = align_operands(op, operands, varying, build)
         if len(slims) > 1:
-            tensor = build.layer(op)([slim.tensor for slim in slims])
+            tensor = self.call(op, slims, carried, build)
+        else:
+            tensor = next(iter(slims.values())).tensor
         merged = build.slim(op.outputs[0], tensor, carried=carried)
         return [build.affine(merged, axis, slope, offset)]
+
+    def _foldable(self, op: Op, known: list[Known]) -> tuple[int, set[int]]:
+        """Returns an output axis and the tensors that are wholly constant along it.
+
+        None are, where the others would not fill the output's shape, or where all are constant.
+        Fixed numbers stay in the call that they were written in.
+        """
+        shape, operands = op.outputs[0].shape, self.operands(op)
+        if any(operand.index is None for operand in operands):
+            return 0, set()
+        for axis in range(1, len(shape)):
+            if shape[axis] is None:
+                continue
+            constants = [operand.constants(op, known, axis) for operand in operands]
+            folded = {i for i, c in enumerate(constants) if self.folds(op, i, c)}
+            rest = [tensor.shape for i, tensor in enumerate(op.inputs) if i not in folded]
+            if folded and any(tuple(each) == tuple(shape) for each in rest):
+                return axis, folded
+        return 0, set()
 
 
 @handles(layers.Add)
@@ -156,69 +209,3 @@ class Multiply(FoldingMerge):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Constants are multiplied."""
         return np.multiply.reduce(list(constants.values())), np.zeros(size)
-
-
-def align_operands(op: Op, slims: dict[int, Slim], build: Builder) -> tuple[list[Slim], Needs]:
-    """Settles operands and makes them carry the same units; returns what the output carries."""
-    slims = {i: build.settle(slim) for i, slim in slims.items()}
-    carried = _carried(op, slims)
-    if any(not np.array_equal(keep, keeps[0]) for keeps in carried.values() for keep in keeps):
-        slims = {i: build.align(op, i, slim) for i, slim in slims.items()}
-        carried = _carried(op, slims)
-    return list(slims.values()), {axis: keeps[0] for axis, keeps in carried.items()}
-
-
-def _carried(op: Op, slims: dict[int, Slim]) -> dict[int, list[np.ndarray]]:
-    """Output axis → what each operand that has this axis carries there."""
-    carried: dict[int, list[np.ndarray]] = {}
-    for axis, size in enumerate(op.outputs[0].shape):
-        if axis == 0 or size is None:
-            continue
-        for i, slim in slims.items():
-            own = _own_axis(op, i, axis)
-            if own is not None and op.inputs[i].shape[own] == size:
-                carried.setdefault(axis, []).append(slim.carries(own))
-    return carried
-
-
-def _own_axis(op: Op, i: int, axis: int) -> int | None:
-    """The operand's axis that lies under an axis of the output, or None where it has none."""
-    own = axis - (op.outputs[0].rank - op.inputs[i].rank)
-    return own if own > 0 else None
-
-
-def _needs_of(op: Op, i: int, needed: Needs) -> Needs:
-    needs: Needs = {}
-    for axis, keep in needed.items():
-        own = _own_axis(op, i, axis)
-        if own is not None and op.inputs[i].shape[own] == keep.size:
-            needs[own] = keep
-    return needs
-
-
-def _constants(op: Op, known: list[Known], axis: int) -> list[np.ndarray]:
-    """Each operand's constants along an axis of the output, repeated where it broadcasts."""
-    size = op.outputs[0].shape[axis]
-    result = []
-    for i in range(len(op.inputs)):
-        own = _own_axis(op, i, axis)
-        constant = known[i].get(own, np.array([np.nan]))
-        result.append(np.broadcast_to(constant, size))
-    return result
-
-
-def _foldable(op: Op, known: list[Known]) -> tuple[int, set[int]]:
-    """Returns an output axis and the operands that are wholly constant along it.
-
-    None are, where the others would not fill the output's shape, or where all are constant.
-    """
-    shape = op.outputs[0].shape
-    for axis in range(1, len(shape)):
-        if shape[axis] is None:
-            continue
-        constants = _constants(op, known, axis)
-        folded = {i for i, c in enumerate(constants) if not np.isnan(c).any()}
-        rest = [t.shape for i, t in enumerate(op.inputs) if i not in folded]
-        if folded and any(tuple(each[1:]) == tuple(shape[1:]) for each in rest):
-            return axis, folded
-    return 0, set()

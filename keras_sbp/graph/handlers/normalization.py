@@ -16,7 +16,13 @@ from keras_sbp.graph.units import Known, Needs, constants, tidy
 
 @handles(layers.BatchNormalization)
 class BatchNormalization(LayerHandler):
-    """At inference: (x − mean)·gamma / √(variance + epsilon) + beta."""
+    """Channels are pruned, with their four vectors. Units and constants pass. Opaque when it is
+    called with a mask.
+    """
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses masks, which are further inputs."""
+        return "it is called with a mask" if len(op.inputs) > 1 else None
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A constant stays constant, and so does a channel whose gamma is 0."""

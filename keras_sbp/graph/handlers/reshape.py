@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import keras
@@ -37,23 +38,32 @@ class Block:
         """One axis becomes several."""
         return len(self.inputs) == 1 and len(self.outputs) > 1
 
+    def shifted(self, inputs: int, outputs: int) -> Block:
+        """The same block behind further axes."""
+        return Block(
+            tuple(a + inputs for a in self.inputs), tuple(a + outputs for a in self.outputs)
+        )
+
 
 class Regroup(LayerHandler):
-    """Follows units through axes that merge or split; other rearrangements are kept whole."""
+    """Follows units through axes that merge or split; axes in no such block are kept whole."""
 
     def refuses(self, op: Op) -> str | None:
         """Refuses shapes whose axes cannot be matched."""
-        return None if self._blocks(op) is not None else "its axes cannot be followed"
+        return None if self.blocks(op) is not None else "its axes cannot be followed"
 
-    def _blocks(self, op: Op) -> list[Block] | None:
+    def blocks(self, op: Op) -> list[Block] | None:
+        """Returns how axes merge and split, or None where they cannot be followed."""
         before, after = op.inputs[0].shape, op.outputs[0].shape
         blocks = match_axes(before, after)
-        return None if blocks is None else [_without_ones(b, before, after) for b in blocks]
+        if blocks is None:
+            blocks = match_last_axes(before, after)
+        return None if blocks is None else [without_ones(b, before, after) for b in blocks]
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A merged unit is constant where one of its slices is; a split one where all agree."""
         known: Known = {}
-        for block in self._blocks(op):
+        for block in self.blocks(op):
             if block.merges:
                 sizes = [op.inputs[0].shape[a] for a in block.inputs]
                 constant = _merge_constants(inputs[0], block.inputs, sizes)
@@ -69,7 +79,7 @@ class Regroup(LayerHandler):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Input axes are restricted one by one, to the smallest block that holds the need."""
         needs: Needs = {}
-        for block in self._blocks(op):
+        for block in self.blocks(op):
             if block.merges and block.outputs[0] in needed[0]:
                 sizes = [op.inputs[0].shape[a] for a in block.inputs]
                 grid = needed[0][block.outputs[0]].reshape(sizes)
@@ -86,7 +96,7 @@ class Regroup(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same regrouping of what is carried."""
-        blocks = self._blocks(op)
+        blocks = self.blocks(op)
         slim = build.settle(inputs[0], {a for b in blocks if b.merges for a in b.inputs})
         carried: Needs = {}
         scale: dict[int, np.ndarray] = {}
@@ -104,10 +114,11 @@ class Regroup(LayerHandler):
                 keeps = {a: kept(needed[0], a, shape[a]) for a in block.outputs}
                 slim = build.take(slim, axis, _outer(list(keeps.values())))
                 carried |= keeps
-        tensor = self._call(op, slim, carried, build)
+        tensor = self.call(op, slim, carried, build)
         return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale, rescale=rescale)]
 
-    def _call(self, op: Op, slim: Slim, carried: Needs, build: Builder) -> keras.KerasTensor:
+    def call(self, op: Op, slim: Slim, carried: Needs, build: Builder) -> keras.KerasTensor:
+        """Repeats the call on what is carried."""
         sizes = [
             -1 if n is None else int(carried[a].sum()) if a in carried else n
             for a, n in enumerate(op.outputs[0].shape)
@@ -130,7 +141,8 @@ class Reshape(Regroup):
 class Flatten(Regroup):
     """All axes become one; channels_first is turned to channels_last on the way."""
 
-    def _blocks(self, op: Op) -> list[Block] | None:
+    def blocks(self, op: Op) -> list[Block] | None:
+        """One block."""
         shape = op.inputs[0].shape
         axes = list(range(1, len(shape)))
         if op.operation.data_format == "channels_first":
@@ -138,9 +150,10 @@ class Flatten(Regroup):
         if len(axes) > 1 and None in shape[1:]:
             return None
         block = Block(tuple(axes), (1,))
-        return [_without_ones(block, shape, op.outputs[0].shape)] if axes else None
+        return [without_ones(block, shape, op.outputs[0].shape)] if axes else None
 
-    def _call(self, op: Op, slim: Slim, carried: Needs, build: Builder) -> keras.KerasTensor:
+    def call(self, op: Op, slim: Slim, carried: Needs, build: Builder) -> keras.KerasTensor:
+        """The same layer."""
         return build.layer(op)(slim.tensor)
 
 
@@ -174,7 +187,27 @@ def match_axes(before: tuple[int | None, ...], after: tuple[int | None, ...]) ->
     return blocks
 
 
-def _without_ones(block: Block, before: tuple, after: tuple) -> Block:
+def match_last_axes(
+    before: tuple[int | None, ...], after: tuple[int | None, ...]
+) -> list[Block] | None:
+    """Cuts as many axes at the end of two shapes as have equal numbers of elements.
+
+    These are followed whatever becomes of the axes before them. Returns None where no such axes
+    are left.
+    """
+    for i in range(1, len(before)):
+        for j in range(1, len(after)):
+            if _elements(before[i:]) == _elements(after[j:]) is not None:
+                blocks = match_axes((None, *before[i:]), (None, *after[j:]))
+                return blocks and [block.shifted(i - 1, j - 1) for block in blocks]
+    return None
+
+
+def _elements(sizes: tuple[int | None, ...]) -> int | None:
+    return None if None in sizes else math.prod(sizes)
+
+
+def without_ones(block: Block, before: tuple, after: tuple) -> Block:
     """Where one axis only moves among axes of size 1, says so; those have nothing to follow."""
     inputs = tuple(a for a in block.inputs if before[a] != 1)
     outputs = tuple(a for a in block.outputs if after[a] != 1)

@@ -22,9 +22,12 @@ from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, kept, tidy
 
 
-@handles(layers.SeparableConv2D)
+@handles(layers.SeparableConv1D, layers.SeparableConv2D)
 class SeparableConv(LayerHandler):
-    """Channels between the two halves follow the input's: input channel c owns c·m … c·m+m−1."""
+    """Input channels, with the channels between its two halves that they own, and filters are
+    pruned; constants go into the bias as in a convolution. Opaque when its activation does not
+    act on each unit alone.
+    """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses activations that mix channels, or are layers."""
@@ -71,9 +74,9 @@ class SeparableConv(LayerHandler):
         if first_call:
             depthwise = numpy_weight(old.depthwise_kernel) * slim.scale_on(axis)[:, None]
             pointwise = numpy_weight(old.pointwise_kernel)
-            between = np.repeat(carried, old.depth_multiplier)
-            layer.depthwise_kernel.assign(depthwise[:, :, carried])
-            layer.pointwise_kernel.assign(pointwise[:, :, between][:, :, :, outputs])
+            between = np.repeat(carried, old.depth_multiplier)  # input c owns c·m … c·m + m − 1
+            layer.depthwise_kernel.assign(depthwise[..., carried, :])
+            layer.pointwise_kernel.assign(pointwise[..., between, :][..., outputs])
             if use_bias:
                 layer.bias.assign(bias)
 

@@ -103,3 +103,25 @@ class UpSampling(ChannelWise):
     def keeps_constants(self, op: Op) -> bool:
         """The wider kernels may ring at borders, so only 0 is trusted there."""
         return getattr(op.operation, "interpolation", "nearest") in ("nearest", "bilinear")
+
+
+@handles(layers.Resizing)
+class Resizing(ChannelWise):
+    """Channels and scales pass; constants with nearest and bilinear interpolation, else only 0.
+    Opaque when it pads to an aspect ratio, or reads anything but batches of images in floating
+    point.
+    """
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses padding, single images (their first axis is no batch) and rounding."""
+        tensor = op.inputs[0]
+        if op.operation.pad_to_aspect_ratio:
+            return "it pads to an aspect ratio"
+        if tensor.rank == 4 and "float" in tensor.dtype:
+            return None
+        return "it does not read batches of images in floating point"
+
+    def keeps_constants(self, op: Op) -> bool:
+        """Wider kernels may ring at borders, so only 0 is trusted there."""
+        layer = op.operation
+        return layer.interpolation in ("nearest", "bilinear") and not layer.antialias

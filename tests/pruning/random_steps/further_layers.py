@@ -47,13 +47,14 @@ def transposed_convolution(author: Author, x: keras.KerasTensor) -> keras.KerasT
         x = _shifted(author, gate()(x))
     small = max(x.shape[1:-1]) <= 6
     strides = author.one_of([1, 2]) if small else 1
+    padding = author.one_of(["same", "valid"])
     make = layers.Conv1DTranspose if len(x.shape) == 3 else layers.Conv2DTranspose
     layer = make(
         author.count(),
         author.one_of([1, 2, 3]) if small else 1,
         strides=strides,
-        padding=author.one_of(["same", "valid"]),
-        output_padding=author.one_of([None, strides - 1]),
+        padding=padding,
+        output_padding=author.one_of([None, strides - 1]) if padding == "valid" else None,
         use_bias=author.chance(70),
         activation=author.one_of(ACTIVATIONS),
     )
@@ -165,12 +166,6 @@ def dot_product(author: Author, x: keras.KerasTensor) -> keras.KerasTensor:
     else:
         operands, axes = [x, y], author.one_of([-1, 1])
     return layers.Dot(axes, normalize=author.chance(30))(operands)
-
-
-@step(2)
-def embedding(author: Author, x: keras.KerasTensor) -> keras.KerasTensor:
-    signs = layers.Lambda(lambda t: keras.ops.cast(t > 0, "int32"))(x)
-    return gate()(author.remember(layers.Embedding(3, author.count()), signs))
 
 
 def _shifted(author: Author, x: keras.KerasTensor) -> keras.KerasTensor:

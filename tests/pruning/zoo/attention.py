@@ -24,6 +24,7 @@ def joined(x, units=8, **kwargs):
 
 
 def closed(inputs, x):
+    """A model that ends in features of its own for every position, where they are known."""
     if x.shape[1] is None:
         x = layers.GlobalAveragePooling1D()(x)
     return Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
@@ -43,11 +44,11 @@ def projections_onto_heads_and_back():
 
 @topology
 def einsum_dense_with_ellipsis():
-    x = image = Input((4, 5, 6))
+    x = image = Input((4, 4, 6))
     x = gate()(layers.EinsumDense("...x,xy->...y", 8, bias_axes="y", activation="relu")(x))
-    x = gate()(layers.EinsumDense("ab...,bc->ac...", 7, bias_axes="c")(x))
+    x = gate()(layers.EinsumDense("ab...,bc->ac...", (7,), bias_axes="c")(x))
     x = gate(axis=1)(x)
-    return closed(image, layers.EinsumDense("...x,xy->...y", 6)(x))
+    return closed(image, layers.EinsumDense("abcx,xy->abcy", (7, 4, 6))(x))
 
 
 @topology
@@ -112,8 +113,8 @@ def shared_einsum_dense_on_other_lengths():
     project = layers.EinsumDense("abc,cde->abde", (None, HEADS, WIDTH), bias_axes="de")
     long = gate(axis=2)(project(image))
     short = gate(axis=2)(project(layers.Cropping1D(1)(image)))
-    y = layers.Concatenate(axis=1)([joined(long), joined(short)])
-    return closed(image, gate()(y))
+    means = [layers.GlobalAveragePooling1D()(joined(y)) for y in (long, short)]
+    return closed(image, gate()(layers.Concatenate()(means)))
 
 
 def attention(x, y=None, gates=("output_heads",), groups=HEADS, value_width=WIDTH, **kwargs):
@@ -213,6 +214,17 @@ def constant_heads_through_attention():
     mask = np.tri(LENGTH, LENGTH, dtype=bool)
     v = layers.Activation("sigmoid")(gate(axis=2)(heads_of(x)))
     return closed(image, gate()(joined(ops.dot_product_attention(q, k, v, mask=mask))))
+
+
+@topology
+def key_heads_that_several_query_heads_share():
+    return transformer(tokens(), ("output_heads", "query_width"), groups=2)
+
+
+@topology
+def key_heads_shared_where_widths_differ():
+    # Written out, attention cannot share heads.
+    return transformer(tokens(), ("output_width", "value_width"), groups=2)
 
 
 @topology

@@ -1,0 +1,183 @@
+"""Dot-product attention over heads: softmax(query · key) · value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sbp.graph import keras_internals
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handlers.common import at_least_one
+from keras_sbp.graph.handlers.written_attention import (
+    attend,
+    default_scale,
+    is_stock,
+)
+from keras_sbp.graph.program import is_tensor
+from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.units import Known, Needs, constants, tidy
+
+# The axes of query, key, value and output.
+ROWS, HEADS, WIDTH = 1, 2, 3
+
+
+@handles(keras_internals.nn_ops.DotProductAttention)
+class DotProductAttention(LayerHandler):
+    """Heads go from query, key and value together; a key head shared by several query heads goes
+    with the last of them. Width that is 0 in query or key goes from both, with the scale as it
+    was; width of the value passes. Opaque when sizes are unknown, or its logits are capped.
+    """
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses calls whose heads and widths cannot be followed."""
+        if len(op.args) != 3 or not all(is_tensor(x) for x in op.args):
+            return "its query, key and value are not three tensors"
+        if not set(op.kwargs) <= {"bias", "mask", "scale"} or is_tensor(op.kwargs.get("scale")):
+            return "its arguments are not understood"
+        if op.operation.attn_logits_soft_cap is not None:
+            return "it caps its logits"
+        (*_, heads, width), (*_, groups, key_width), (*_, same, value_width) = (
+            x.shape for x in op.args
+        )
+        if None in (heads, width, groups, value_width):
+            return "its heads or widths are unknown"
+        if width != key_width or groups != same or heads % groups:
+            return "its query, key and value do not fit each other"
+        if op.outputs[0].shape[HEADS:] != (heads, value_width):
+            return "its value is not as wide as its key, so Keras does not know its shape"
+        if any(not _is_simple(extra, heads) for extra in _extras(op).values()):
+            return "its mask or bias is not understood"
+        return None
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """What is 0 in the value is 0; without a mask, other constants are averaged to themselves.
+
+        A fully masked row need not have weights that sum to 1.
+        """
+        value = {a: c for a, c in inputs[2].items() if a in (HEADS, WIDTH)}
+        if HEADS in value:
+            value[HEADS] = value[HEADS][_owners(op)]
+        if _extras(op):
+            value = {a: np.where(c == 0, 0.0, np.nan) for a, c in value.items()}
+        return [tidy(value)]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Each head needs itself; a product of width with 0 on one side is not needed."""
+        query, key, value = op.args[0].shape, op.args[1].shape, needed[0]
+        zero = [constants(known, WIDTH, query[WIDTH]) == 0 for known in inputs[:2]]
+        needs: list[Needs] = [{WIDTH: at_least_one(~(zero[0] | zero[1]))} for _ in zero]
+        needs.append({WIDTH: value[WIDTH]} if WIDTH in value else {})
+        if HEADS in value:
+            of_key = np.bincount(_owners(op)[value[HEADS]], minlength=key[HEADS]) > 0
+            for each, keep in zip(needs, (value[HEADS], of_key, of_key), strict=True):
+                each[HEADS] = keep
+        rows = value.get(ROWS) if _rows_pass(op) else None
+        if rows is not None:
+            needs[0][ROWS] = rows
+        for extra in (x for x in _extras(op).values() if is_tensor(x)):
+            along = {1: value.get(HEADS), 2: rows}
+            needs.append(
+                {a: k for a, k in along.items() if k is not None and extra.shape[a] == k.size}
+            )
+        return needs
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The same call on fewer heads and less width, with the scale of the original width."""
+        inputs = [build.settle(s, {HEADS, WIDTH} if i == 2 else ()) for i, s in enumerate(inputs)]
+        slims = [build.align(op, i, slim) for i, slim in enumerate(inputs)]
+        query, key, value = slims[:3]
+        extras = _narrowed_extras(op, slims)
+        tensor = attend(
+            query.tensor,
+            *_with_heads(op, query, key, value),
+            scale=_scale(op, query),
+            is_causal=op.operation.is_causal,
+            flash_attention=op.operation.flash_attention,
+            **extras,
+        )
+        carried = {a: k for a, k in query.carried.items() if a in (ROWS, HEADS)}
+        carried |= {a: k for a, k in value.carried.items() if a == WIDTH}
+        owners = _owners(op)
+        scale = {a: s[owners] if a == HEADS else s for a, s in value.scale.items()}
+        own_heads = owners.size == key.source.shape[HEADS]
+        passing = {WIDTH, HEADS} if own_heads else {WIDTH}
+        rescale = {a: r for a, r in value.rescale.items() if a in passing}
+        return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale, rescale=rescale)]
+
+
+def _owners(op: Op) -> np.ndarray:
+    """The key and value head of each query head."""
+    heads, groups = (x.shape[HEADS] for x in op.args[:2])
+    return np.arange(heads) // (heads // groups)
+
+
+def _extras(op: Op) -> dict[str, Any]:
+    """The mask and the bias, where given; in the order of the op's inputs."""
+    return {name: op.kwargs[name] for name in ("bias", "mask") if op.kwargs.get(name) is not None}
+
+
+def _is_simple(extra: Any, heads: int) -> bool:
+    """Tells whether a mask or bias broadcasts to (batch, heads, rows, columns) in a known way."""
+    if is_tensor(extra):
+        return extra.rank == 4 and extra.shape[1] in (1, heads)
+    is_array = isinstance(extra, np.ndarray) or keras.ops.is_tensor(extra)
+    is_array = is_array and not isinstance(extra, keras.Variable)
+    return is_array and (len(extra.shape) < 3 or extra.shape[-3] in (1, heads))
+
+
+def _rows_pass(op: Op) -> bool:
+    """Tells whether query rows are computed alone, so that some may go."""
+    rows = op.args[0].shape[ROWS]
+    if op.operation.is_causal or rows is None or op.outputs[0].shape[ROWS] != rows:
+        return False
+    shapes = [extra.shape for extra in _extras(op).values()]
+    return all(len(shape) < 2 or shape[-2] in (1, rows) for shape in shapes)
+
+
+def _narrowed_extras(op: Op, slims: list[Slim]) -> dict[str, Any]:
+    """The mask and the bias, for the heads and rows that the query carries."""
+    waiting = iter(slims[3:])
+    carried = slims[0].carried
+    narrowed = {}
+    for name, extra in _extras(op).items():
+        if is_tensor(extra):
+            narrowed[name] = next(waiting).tensor
+            continue
+        array = keras.ops.convert_to_numpy(extra)
+        for axis, keep in ((-3, carried.get(HEADS)), (-2, carried.get(ROWS))):
+            if keep is not None and array.ndim >= -axis and array.shape[axis] == keep.size:
+                array = np.compress(keep, array, axis)
+        narrowed[name] = array
+    return narrowed
+
+
+def _with_heads(
+    op: Op, query: Slim, key: Slim, value: Slim
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Key and value as the query heads that are left can use them.
+
+    Keras shares a key head between as many query heads each. Where the numbers have become
+    unequal, or the attention is written out, key heads are copied.
+    """
+    places = (np.cumsum(key.carries(HEADS)) - 1)[_owners(op)[query.carries(HEADS)]]
+    heads, groups = len(places), int(key.carries(HEADS).sum())
+    shares = np.array_equal(places, np.arange(heads) // max(1, heads // groups))
+    # TensorFlow shares heads only where there are several.
+    shares = shares and (groups > 1 or key.source.shape[HEADS] == 1)
+    if heads == groups or (shares and is_stock(query.tensor, value.tensor)):
+        return key.tensor, value.tensor
+    indices = places.astype("int32")
+    return keras.ops.take(key.tensor, indices, HEADS), keras.ops.take(value.tensor, indices, HEADS)
+
+
+def _scale(op: Op, query: Slim) -> Any:
+    """The scale of the original width; None lets Keras take that of the width left."""
+    scale, width = op.kwargs.get("scale"), query.source.shape[WIDTH]
+    narrower = query.tensor.shape[WIDTH] != width
+    return default_scale(width) if scale is None and narrower else scale

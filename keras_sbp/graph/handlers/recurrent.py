@@ -1,0 +1,141 @@
+"""Recurrent layers: a hidden unit stays while a needed unit reads it, however indirectly."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handlers.common import at_least_one
+from keras_sbp.graph.handlers.recurrence import Recurrence, closed, serialised, unit_axis, why_not
+from keras_sbp.graph.registry import stock_class
+from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.time_steps import directions, repetitions
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.units import Known, Needs, constants, kept
+
+
+class Recurrent(LayerHandler):
+    """What layers of one or two recurrences share: the same units stay in all of them."""
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses initial states, states that outlive a call, and cells of other kinds."""
+        if len(op.inputs) != 1:
+            return "it is given initial states"
+        reasons = (why_not(layer) for layer in directions(op.operation))
+        return next((reason for reason in reasons if reason), None)
+
+    def config(self, recurrences: list[Recurrence], units: int, use_bias: list[bool]) -> dict:
+        """The changes of the config that make the layer this narrow."""
+        return recurrences[0].config(units, use_bias[0])
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """Nothing is constant over time steps."""
+        return [{} for _ in op.outputs]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Inputs with weight towards a unit that stays; constants go into the input bias."""
+        recurrences = _recurrences(op)
+        axis, units = _axis(recurrences, op.inputs[0].rank), _units(op, recurrences, needed)
+        reaches = np.logical_or.reduce([each.reaches(units) for each in recurrences])
+        constant = constants(inputs[0], axis, reaches.size)
+        zero_only = op.shared or any(each.pads for each in recurrences)
+        free = constant == 0 if zero_only else ~np.isnan(constant)
+        return [{axis: at_least_one(reaches & ~free)}]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """Narrower kernels of all gates; pending scales go into the input kernels."""
+        recurrences = _recurrences(op)
+        axis, units = _axis(recurrences, op.inputs[0].rank), _units(op, recurrences, needed)
+        slim = build.settle(inputs[0], () if op.shared else {axis})
+        if not op.shared:
+            slim = build.trim(op, slim, axis, _macs_per_input(op, recurrences, units))
+        biases = [each.bias_with(slim.absorbed(axis)) for each in recurrences]
+        use_bias = [
+            each.layer.cell.use_bias or bool(bias[..., units].any())
+            for each, bias in zip(recurrences, biases, strict=True)
+        ]
+        layer = build.layer(op, **self.config(recurrences, int(units.sum()), use_bias))
+        first_call = not layer.built
+        tensors = keras.tree.flatten(layer(slim.tensor))
+        if first_call:
+            for each, new, bias in zip(recurrences, directions(layer), biases, strict=True):
+                each.write(new, slim, axis, units, bias)
+        slims = []
+        for source, tensor in zip(op.outputs, tensors, strict=True):
+            own = _axis(recurrences, source.rank)
+            carried = {own: np.tile(units, source.shape[own] // units.size)}
+            slims.append(build.slim(source, tensor, carried=carried))
+        return slims
+
+
+@handles(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)
+class RecurrentLayer(Recurrent):
+    """Input features are pruned; constants go into the bias. A hidden unit stays while it is
+    needed, or read by one that stays. Opaque when stateful, given initial states, or made of
+    other cells than one LSTMCell, GRUCell or SimpleRNNCell.
+    """
+
+
+@handles(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
+class ConvLSTM(Recurrent):
+    """Input channels and filters are pruned as in an LSTM; constants go into the bias unless
+    zero-padded. Opaque when stateful or given initial states.
+    """
+
+
+@handles(layers.Bidirectional)
+class Bidirectional(Recurrent):
+    """Pruned like the layer inside, with the same units in both directions. Opaque when that layer
+    would be, or when the directions differ in width.
+    """
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses directions that differ, and channels that are not joined as channels."""
+        reason = super().refuses(op)
+        if reason:
+            return reason
+        forward, backward = _recurrences(op)
+        if forward.units != backward.units:
+            return "its directions differ in width"
+        last = op.inputs[0].rank - 1
+        if any(unit_axis(each.layer, last + 1) != last for each in (forward, backward)):
+            return "its layers are channels_first"
+        return None
+
+    def config(self, recurrences: list[Recurrence], units: int, use_bias: list[bool]) -> dict:
+        """Both layers anew, each of its stock class."""
+        configs = [
+            serialised(each.layer, stock_class(each.layer), each.config(units, bias))
+            for each, bias in zip(recurrences, use_bias, strict=True)
+        ]
+        return {"layer": configs[0], "backward_layer": configs[1]}
+
+
+def _recurrences(op: Op) -> list[Recurrence]:
+    return [Recurrence.of(layer) for layer in directions(op.operation)]
+
+
+def _axis(recurrences: list[Recurrence], rank: int) -> int:
+    return unit_axis(recurrences[0].layer, rank)
+
+
+def _units(op: Op, recurrences: list[Recurrence], needed: list[Needs | None]) -> np.ndarray:
+    """The hidden units that stay: needed of any output, in any direction, or read by these."""
+    units = np.zeros(recurrences[0].units, bool)
+    for tensor, needs in zip(op.outputs, needed, strict=True):
+        if needs is not None:
+            axis = _axis(recurrences, tensor.rank)
+            # Directions side by side fold onto each other.
+            units |= kept(needs, axis, tensor.shape[axis]).reshape(-1, units.size).any(0)
+    reads = np.logical_or.reduce([each.reads for each in recurrences])
+    return closed(at_least_one(units), reads)
+
+
+def _macs_per_input(op: Op, recurrences: list[Recurrence], units: np.ndarray) -> float:
+    taps_and_gates = sum(each.kernel.shape[0] * each.kernel.shape[2] for each in recurrences)
+    return taps_and_gates * units.sum() * repetitions(op)

@@ -1,0 +1,111 @@
+"""TimeDistributed: what the layer inside does, at every time step alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_sbp.graph import keras_internals
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import LayerHandler, find_handler, handles
+from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.time_steps import inner_call
+from keras_sbp.graph.trace import Op
+from keras_sbp.graph.unfold import input_dtype
+from keras_sbp.graph.units import Known, Needs
+
+
+@handles(layers.TimeDistributed)
+class TimeDistributed(LayerHandler):
+    """What is pruned and what passes is as for the layer inside; all time steps are kept. Opaque
+    when that layer would be, is a model, or has another dtype policy.
+    """
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses what the handler of the layer inside refuses."""
+        if len(op.inputs) != 1:
+            return "it is called with further arguments"
+        inner = inner_call(op)
+        _, reason = find_handler(inner)
+        if reason:
+            return f"its layer '{inner.name}' is opaque ({reason})"
+        if op.operation.layer.dtype_policy != op.operation.dtype_policy:
+            return "the layer inside has another dtype policy"
+        return None
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """A slice that is constant is so at every step."""
+        inner = inner_call(op)
+        handler, _ = find_handler(inner)
+        return [_with_time(each) for each in handler.values(inner, [_at_one_step(inputs[0])])]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """As at one step; all steps are needed."""
+        inner = inner_call(op)
+        handler, _ = find_handler(inner)
+        needs = handler.needs(inner, [_at_one_step(needed[0])], [_at_one_step(inputs[0])])
+        return [None if each is None else _with_time(each) for each in needs]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The layer inside made anew for one step, with its repairs, if any, in a small model."""
+        steps = {axis for axis in inputs[0].scale if axis > 1}
+        slim = build.settle(inputs[0], () if op.shared else steps)
+        inner = inner_call(op)
+        handler, _ = find_handler(inner)
+        one_step = _one_step(op, inner, slim)
+        known = {inner.inputs[0]: one_step.known}
+        known[inner.outputs[0]] = _at_one_step(build.known(op.outputs[0]))
+        inside = Builder(known, {(inner, 0): _at_one_step(build.edge(op, 0))})
+        [result] = handler.rebuild(inner, [one_step], [_at_one_step(needed[0])], inside)
+        wrapper = _wrapper(op, one_step.tensor, result.tensor, build)
+        return [
+            build.slim(
+                op.outputs[0],
+                wrapper(slim.tensor),
+                carried=_with_time(result.carried),
+                scale=_with_time(result.scale),
+                rescale=_with_time(result.rescale),
+            )
+        ]
+
+
+def _one_step(op: Op, inner: Op, slim: Slim) -> Slim:
+    batch, _, *rest = slim.tensor.shape
+    dtype = input_dtype(op.operation, slim.tensor.dtype)
+    return Slim(
+        inner.inputs[0],
+        keras.Input(batch_shape=(batch, *rest), dtype=dtype),
+        _at_one_step(slim.known),
+        _at_one_step(slim.carried),
+        _at_one_step(slim.scale),
+        _at_one_step(slim.rescale),
+    )
+
+
+def _wrapper(
+    op: Op, inputs: keras.KerasTensor, outputs: keras.KerasTensor, build: Builder
+) -> layers.TimeDistributed:
+    """Wraps what was made for one step; at later calls of a shared layer, returns the first."""
+    old = op.operation
+    if op.shared and id(old) in build.new_layers:
+        return build.new_layers[id(old)]
+    inside = keras.Model(inputs, outputs, name=old.layer.name)
+    calls = [operation for operation, *_ in keras_internals.calls_in_order(inside)]
+    if len(calls) == 1 and isinstance(calls[0], layers.Layer):
+        inside = calls[0]
+    config = keras_internals.config_of(old, layers.TimeDistributed, build.name(op.name))
+    new = layers.TimeDistributed(**config | {"layer": inside})
+    build.new_layers[id(old)] = new
+    return new
+
+
+def _at_one_step(by_axis: dict[int, Any]) -> dict[int, Any]:
+    return {axis - 1: value for axis, value in by_axis.items() if axis > 1}
+
+
+def _with_time(by_axis: dict[int, Any]) -> dict[int, Any]:
+    return {axis + 1: value for axis, value in by_axis.items()}

@@ -1,0 +1,110 @@
+"""Gates for whole residual branches: where such a gate keeps nothing, the branch disappears."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from keras_sbp.graph import Graph, Op, Tensor, macs
+from keras_sbp.graph.units import constant_everywhere, wholly_constant
+from keras_sbp.graph.what_if import Edge, Site, WhatIf
+from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.placement import Placement, Plan, Refusal
+
+
+def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
+    """Returns one gate for each residual branch.
+
+    Where tensors are added, the operand that is reached from their common ancestor with the
+    fewest multiply-accumulates is the shortcut; the others are branches.
+    """
+    makers = {tensor: op for op in graph.ops for tensor in op.outputs}
+    plan = Plan()
+    for op in graph.ops:
+        for number in _branches(op, what_if, makers):
+            dying = _dying((op, number), graph, what_if, makers)
+            producers = [each for each in dying if macs(each) > 0]
+            maker = makers[op.inputs[number]].operation
+            if not producers:
+                continue
+            if isinstance(maker, SBPLayer) and maker.axis == ():
+                plan.refusals.append(Refusal(producers, f"gate '{maker.name}' is there already"))
+                continue
+            site = Site(op.inputs[number], axis=None)
+            name = f"{producers[-1].name}_branch_gate"
+            plan.placements.append(Placement(name, [*producers, op], [site], (), dying))
+    return plan
+
+
+def _branches(op: Op, what_if: WhatIf, makers: dict[Tensor, Op]) -> list[int]:
+    """The numbers of the operands that are residual branches."""
+    alike = {tensor.shape for tensor in [*op.inputs, *op.outputs]}
+    if len(set(op.inputs)) < 2 or len(set(op.inputs)) < len(op.inputs) or len(alike) > 1:
+        return []
+    if not all(_vanishes(op, number, what_if) for number in range(len(op.inputs))):
+        return []
+    costs = _costs_from_common_ancestor(op.inputs, what_if, makers)
+    return [i for i, cost in enumerate(costs) if cost > min(costs)]
+
+
+def _vanishes(op: Op, number: int, what_if: WhatIf) -> bool:
+    """Tells whether an operand that is 0 leaves the others, and is needed no more."""
+    known = [{} for _ in op.inputs]
+    known[number] = constant_everywhere(0.0, op.inputs[number].shape)
+    handler = what_if.handlers[op]
+    if any(wholly_constant(each) is not None for each in handler.values(op, known)):
+        return False
+    return handler.needs(op, [{} for _ in op.outputs], known)[number] is None
+
+
+def _costs_from_common_ancestor(
+    operands: Sequence[Tensor], what_if: WhatIf, makers: dict[Tensor, Op]
+) -> list[int]:
+    """For each operand, the multiply-accumulates on the cheapest path from the last tensor that
+    all are computed from. Empty if there is none.
+    """
+    costs: dict[Tensor, dict[int, int]] = {t: {i: 0} for i, t in enumerate(operands)}
+    numbers = {tensor: i for i, tensor in enumerate(operands)}  # breaks ties in the heap
+
+    def entry(tensor: Tensor) -> tuple[int, int, Tensor]:
+        number = what_if.order[makers[tensor]] if tensor in makers else -1
+        return -number, numbers.setdefault(tensor, len(numbers)), tensor
+
+    heap = [entry(tensor) for tensor in operands]
+    heapq.heapify(heap)
+    while heap:
+        tensor = heapq.heappop(heap)[-1]
+        here = costs[tensor]
+        if len(here) == len(operands):
+            return [here[i] for i in range(len(operands))]
+        if tensor not in makers:
+            continue
+        op = makers[tensor]
+        for before in op.inputs:
+            if before not in costs:
+                heapq.heappush(heap, entry(before))
+            reached = costs.setdefault(before, {})
+            for i, cost in here.items():
+                reached[i] = min(cost + macs(op), reached.get(i, cost + macs(op)))
+    return []
+
+
+def _dying(edge: Edge, graph: Graph, what_if: WhatIf, makers: dict[Tensor, Op]) -> list[Op]:
+    """The ops that nobody needs if one op's input is not needed, in order."""
+    outputs = set(graph.outputs)
+    dead = {edge}
+    first = makers[edge[0].inputs[edge[1]]]
+    heap, waiting, dying = [-what_if.order[first]], {-what_if.order[first]: first}, []
+    while heap:
+        op = waiting[heapq.heappop(heap)]
+        readers = [edge for tensor in op.outputs for edge in what_if.readers.get(tensor, ())]
+        if outputs & set(op.outputs) or not dead.issuperset(readers):
+            continue
+        dying.append(op)
+        dead.update((op, i) for i in range(len(op.inputs)))
+        for tensor in op.inputs:
+            number = -what_if.order[makers[tensor]] if tensor in makers else 1
+            if number <= 0 and number not in waiting:
+                waiting[number] = makers[tensor]
+                heapq.heappush(heap, number)
+    return dying[::-1]

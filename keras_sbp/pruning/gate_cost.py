@@ -1,0 +1,56 @@
+"""What a unit costs in multiply-accumulates, so that expensive ones go first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_sbp.graph import Op, macs
+from keras_sbp.graph.what_if import Outcome, WhatIf
+from keras_sbp.pruning.placement import Placement
+
+
+def weights_by_macs(placements: Sequence[Placement], what_if: WhatIf) -> list[float]:
+    """Returns KL weights in proportion to what one unit of each gate costs.
+
+    They are normalised so that their mean over all units of these gates is 1: the KL as a whole
+    weighs as much as with a weight of 1 everywhere.
+    """
+    costs = np.array([_cost(placement, what_if) for placement in placements])
+    units = np.array([placement.units for placement in placements])
+    mean = (costs * units).sum() / units.sum()
+    return [1.0] * len(placements) if mean == 0 else [float(cost / mean) for cost in costs]
+
+
+def _cost(placement: Placement, what_if: WhatIf) -> float:
+    """The multiply-accumulates per example that one unit costs.
+
+    That is its share of the layers that make it, of the depthwise convolutions that it passes,
+    and of the layers that read it.
+    """
+    if placement.group is None:
+        return float(sum(macs(op) for op in placement.ops))
+    outcome = what_if.remove(placement.sites, placement.ops, zeros=True)
+    own = {spot.tensor: spot for spot in placement.group.spots}
+    total = 0.0
+    for op in {op for op, _ in outcome.edges}:
+        spent = macs(op)
+        if spent > 0:
+            made = [own[t] for t in op.outputs if t in own and outcome.frees(own[t])]
+            shares = [1 / spot.size for spot in made]
+            shares += [_share_read(outcome, op, i) for i in range(len(op.inputs))]
+            total += spent * max(shares)
+    return total
+
+
+def _share_read(outcome: Outcome, op: Op, number: int) -> float:
+    """The part of an input that is 0 and not needed."""
+    needs = outcome.edges[op, number]
+    if needs is None:
+        return 1.0
+    shares = [0.0]
+    for axis, constant in outcome.known.get((op, number), {}).items():
+        gone = ~np.isnan(constant) & ~needs.get(axis, np.ones(constant.size, bool))
+        shares.append(gone.sum() / constant.size)
+    return max(shares)

@@ -1,0 +1,105 @@
+"""The same network with gates in it, as a new model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from keras_sbp.graph import Analysis, Graph, Op, Tensor
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.handler import OPAQUE, Opaque, find_handler
+from keras_sbp.graph.program import Cast, is_tensor
+from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.units import Needs
+from keras_sbp.graph.what_if import Site
+from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.rebuild import rebuild
+
+
+def gated_copy(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> keras.Model:
+    """Returns a copy of a traced model in which each gate is called at its sites.
+
+    Weights are copied, and so is the state of random generators. The traced model is not
+    changed; the gates become layers of the new one.
+    """
+    gated = replace(graph, ops=_with_gates(graph, gates))
+    model, new_layers = rebuild(gated, _copy_everything(gated, gates))
+    for op in graph.ops:
+        if isinstance(op.operation, keras.layers.Layer):
+            _copy_state(op.operation, new_layers[id(op.operation)])
+    return model
+
+
+class CallGate(Opaque):
+    """Calls the new gate itself: its rule need not be one that can be made anew."""
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The gate on the copied tensor."""
+        return [build.slim(op.outputs[0], op.operation(inputs[0].tensor))]
+
+
+def _copy_everything(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> Analysis:
+    """Knows nothing and needs everything: what is rebuilt from this analysis is a copy."""
+    handlers = dict.fromkeys(graph.ops, OPAQUE)
+    for op in graph.ops:
+        if isinstance(op.operation, Cast):
+            handlers[op] = find_handler(op)[0]
+        elif isinstance(op.operation, SBPLayer) and op.operation in gates:
+            handlers[op] = CallGate()
+    tensors = [*graph.inputs, *(tensor for op in graph.ops for tensor in op.outputs)]
+    return Analysis(
+        handlers=handlers,
+        opaque={},
+        known={tensor: {} for tensor in tensors},
+        needed={tensor: {} for tensor in tensors},
+        edges={(op, i): {} for op in graph.ops for i in range(len(op.inputs))},
+    )
+
+
+def _with_gates(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> list[Op]:
+    """The calls in order; a gate is called in front of the first call that reads behind it."""
+    at: dict[Tensor, list[tuple[SBPLayer, Site]]] = {}
+    for gate, sites in gates.items():
+        for site in sites:
+            at.setdefault(site.tensor, []).append((gate, site))
+    behind: dict[tuple[Tensor, SBPLayer], Tensor] = {}
+    ops: list[Op] = []
+    for op in graph.ops:
+        inputs = []
+        for i, tensor in enumerate(op.inputs):
+            for gate in [gate for gate, site in at.get(tensor, ()) if site.is_seen_by(op, i)]:
+                if (tensor, gate) not in behind:
+                    output = Tensor(tensor.shape, tensor.dtype, tensor.masked)
+                    ops.append(Op(gate, (tensor,), {}, [output]))
+                    behind[tensor, gate] = output
+                tensor = behind[tensor, gate]
+            inputs.append(tensor)
+        ops.append(_reading(op, inputs))
+    return ops
+
+
+def _reading(op: Op, inputs: list[Tensor]) -> Op:
+    """The same call on other tensors."""
+    if inputs == op.inputs:
+        return op
+    following = iter(inputs)
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: next(following) if is_tensor(leaf) else leaf, (op.args, op.kwargs)
+    )
+    return replace(op, args=args, kwargs=kwargs)
+
+
+def _copy_state(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Copies what `set_weights` leaves out: the state of random generators."""
+    for variable, copied in zip(_others(old), _others(new), strict=True):
+        copied.assign(variable)
+
+
+def _others(layer: keras.layers.Layer) -> list[Any]:
+    weights = {id(weight) for weight in layer.weights}
+    return [variable for variable in layer.variables if id(variable) not in weights]
