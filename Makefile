@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # TensorFlow's start-up notes would bury the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-jax lint format docs clean
+.PHONY: demo test test-jax random-graphs lint format docs clean
 .DELETE_ON_ERROR:
 
 ## demo: the whole journey on a real data set that needs no download
@@ -24,6 +24,11 @@ test-jax: $(VENV)/.has-dev
 	KERAS_BACKEND=jax \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
 		$(BIN)/python -m pytest -n 2 --graphs 15
+
+## random-graphs: prune many random networks and compare; GRAPHS=10000 says how many
+GRAPHS ?= 1000
+random-graphs: $(VENV)/.has-dev
+	KERAS_BACKEND=numpy $(BIN)/python -m pytest -n 2 tests/pruning/test_random_graphs.py --graphs $(GRAPHS)
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff check .

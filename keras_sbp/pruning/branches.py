@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keras_sbp.graph import Graph, Op, Tensor, macs
 from keras_sbp.graph.units import constant_everywhere, wholly_constant
@@ -24,11 +24,11 @@ def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
         for number in _branches(op, what_if, makers):
             dying = _dying((op, number), graph, what_if, makers)
             producers = [each for each in dying if macs(each) > 0]
-            maker = makers[op.inputs[number]].operation
             if not producers:
                 continue
-            if isinstance(maker, SBPLayer) and maker.axis == ():
-                plan.refusals.append(Refusal(producers, f"gate '{maker.name}' is there already"))
+            gate = _gate_of(op.inputs[number], makers)
+            if gate is not None:
+                plan.refusals.append(Refusal(producers, f"gate '{gate.name}' is there already"))
                 continue
             site = Site(op.inputs[number], axis=None)
             name = f"{producers[-1].name}_branch_gate"
@@ -36,7 +36,17 @@ def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
     return plan
 
 
-def _branches(op: Op, what_if: WhatIf, makers: dict[Tensor, Op]) -> list[int]:
+def _gate_of(tensor: Tensor, makers: Mapping[Tensor, Op]) -> Op | None:
+    """The gate over the whole tensor that a branch ends with, maybe before other gates."""
+    op = makers.get(tensor)
+    while op is not None and isinstance(op.operation, SBPLayer):
+        if op.operation.axis == ():
+            return op
+        op = makers.get(op.inputs[0])
+    return None
+
+
+def _branches(op: Op, what_if: WhatIf, makers: Mapping[Tensor, Op]) -> list[int]:
     """The numbers of the operands that are residual branches."""
     alike = {tensor.shape for tensor in [*op.inputs, *op.outputs]}
     if len(set(op.inputs)) < 2 or len(set(op.inputs)) < len(op.inputs) or len(alike) > 1:
@@ -58,7 +68,7 @@ def _vanishes(op: Op, number: int, what_if: WhatIf) -> bool:
 
 
 def _costs_from_common_ancestor(
-    operands: Sequence[Tensor], what_if: WhatIf, makers: dict[Tensor, Op]
+    operands: Sequence[Tensor], what_if: WhatIf, makers: Mapping[Tensor, Op]
 ) -> list[int]:
     """For each operand, the multiply-accumulates on the cheapest path from the last tensor that
     all are computed from. Empty if there is none.
@@ -89,7 +99,7 @@ def _costs_from_common_ancestor(
     return []
 
 
-def _dying(edge: Edge, graph: Graph, what_if: WhatIf, makers: dict[Tensor, Op]) -> list[Op]:
+def _dying(edge: Edge, graph: Graph, what_if: WhatIf, makers: Mapping[Tensor, Op]) -> list[Op]:
     """The ops that nobody needs if one op's input is not needed, in order."""
     outputs = set(graph.outputs)
     dead = {edge}

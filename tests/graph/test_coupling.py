@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
 from keras import Input, Model, layers, ops
@@ -85,7 +84,7 @@ def test_calls_of_a_shared_layer_are_one_group() -> None:
 
 def test_widths_of_query_and_key_are_contracted() -> None:
     inputs = Input((7, 8))
-    x = layers.MultiHeadAttention(2, 3, value_dim=5, name="m")(inputs, inputs)
+    x = layers.MultiHeadAttention(2, 3, name="m")(inputs, inputs)
     groups, tensors = groups_of(Model(inputs, x))
     (width,) = [group for group in groups if group.contracts]
     assert {spot.tensor for spot in width.sources} == {tensors["m/query"], tensors["m/key"]}

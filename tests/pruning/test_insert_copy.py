@@ -125,7 +125,8 @@ def test_names_structure_and_layers_are_kept() -> None:
     for name in operations:
         old, new = model.get_layer(name), gated.get_layer(name)
         assert old.get_config() == new.get_config()
-        assert all(np.array_equal(a, b) for a, b in zip(old.get_weights(), new.get_weights(), strict=True))
+        weights = zip(old.get_weights(), new.get_weights(), strict=True)
+        assert all(np.array_equal(a, b) for a, b in weights)
 
 
 def test_statistics_and_random_state_are_kept() -> None:

@@ -17,7 +17,6 @@ from tests.graph.contract_cases.case import Case
 TWO = ((4, 6), (4, 6))
 
 ON_EACH_NUMBER = {
-    activation_ops: "Mish",
     core_ops: "StopGradient",
     math_ops: "Erf Erfc Erfinv Rsqrt",
     nn_ops: """Celu Elu Gelu HardShrink HardSigmoid HardSilu HardTanh LeakyRelu LogSigmoid Relu
@@ -176,7 +175,7 @@ REDUCTIONS: dict[type, list[Case]] = {
 REDUCTIONS[numpy_ops.CountNonzero].pop()
 SOFTMAX: dict[type, list[Case]] = {
     cls: [of(lambda x, cls=cls: cls(axis=1)(x))]
-    for cls in (nn_ops.LogSoftmax, nn_ops.Softmax, nn_ops.Sparsemax)
+    for cls in (nn_ops.LogSoftmax, nn_ops.Softmax)
 }
 
 PRODUCTS: dict[type, list[Case]] = {

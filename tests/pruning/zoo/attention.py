@@ -102,7 +102,7 @@ def shared_einsum_dense():
     image = tokens()
     project = layers.EinsumDense("abc,cde->abde", (LENGTH, HEADS, WIDTH), bias_axes="de")
     join = layers.EinsumDense("abcd,cde->abe", (LENGTH, 7), bias_axes="e")
-    x = gate()(layers.Dense(7, activation="softplus")(image))
+    x = layers.Activation("softplus")(gate()(layers.Dense(7)(image)))
     x = join(gate(axis=2)(project(x)))
     return closed(image, join(gate(axis=3)(project(gate()(x)))))
 
