@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # TensorFlow's start-up notes would bury the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-jax random-graphs lint format docs clean
+.PHONY: demo test test-jax random-graphs lint format docs docs-tables clean
 .DELETE_ON_ERROR:
 
 ## demo: the whole journey on a real data set that needs no download
@@ -41,9 +41,13 @@ format: $(VENV)/.has-dev
 docs: $(VENV)/.has-docs
 	$(BIN)/mkdocs build --strict
 
+## docs-tables: write the tables of supported layers into the documentation
+docs-tables: $(VENV)/.has-dev
+	KERAS_BACKEND=tensorflow $(BIN)/python -m tools.supported_layers
+
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find keras_sbp tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find keras_sbp tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.has-%: $(BIN)/python pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

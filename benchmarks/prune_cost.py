@@ -1,18 +1,22 @@
 """What prune() costs in time and memory: `python -m benchmarks.prune_cost`, on Linux.
 
-ResNet50 and ResNet152 (images of 224 × 224, 1000 classes) get gates of which 40 % of the units fall
-below the rule, and are saved. Each measurement is a process of its own. It first prunes a network
-of two layers, so that what TensorFlow sets up at its first calls is not counted, and then loads and
-prunes the gated network, without verification.
+ResNet50 and ResNet152 (images of 224 × 224, 1000 classes) get gates of which 40 % of the units
+fall below the rule, and are saved. Each measurement is a process of its own. It first prunes a
+network of two layers, so that what TensorFlow sets up at its first calls is not counted, and then
+loads and prunes the gated network, without verification.
 
-Time is that of `prune(gated, verify=False)` by the clock, and of the processor over all threads.
+Time is that of `prune(gated, verify=False)`: by the clock, and of the processor over all threads.
+The ratio per call of a layer or operation is that of processor times, which other programs on the
+machine disturb less. Of several processes the median counts.
+
 Memory is the peak of the resident set during that call (VmHWM, reset before it through
-/proc/self/clear_refs), less the resident set before the gated network was loaded, in multiples of the
-bytes of its weights. So it counts the gated network, the small one, everything between, and what the
-allocators did not give back after loading.
+/proc/self/clear_refs), less the resident set before the gated network was loaded, in multiples of
+the bytes of its weights. So it counts the gated network, the small one, everything between, and
+whatever else loading and pruning leave in memory. TensorFlow's pool and glibc are told to give
+freed memory back (`RETURNING`), or what loading has freed would be used again unseen.
 
-The results are written to benchmarks/results/prune_cost.json, with the targets and whether they are
-met. The exit code is 1 if one is missed.
+The results are written to benchmarks/results/prune_cost.json, with the targets and whether they
+are met. The exit code is 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -45,6 +49,11 @@ from keras_sbp.pruning.insert import insert_sbp
 JSON = pathlib.Path(__file__).parent / "results" / "prune_cost.json"
 NETWORKS = ("ResNet50", "ResNet152")
 DROP = 0.4
+RETURNING = {
+    "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
 TARGETS = {"seconds_resnet50": 5.0, "per_call_ratio": 1.5, "memory_in_weights": 2.5}
 
 
@@ -110,15 +119,19 @@ def _memory(which: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def summarise(runs: dict[str, list[dict]]) -> dict:
-    """Returns the figures that have targets; of times the median, of memory the largest."""
-    seconds = {name: statistics.median(r["seconds"] for r in rows) for name, rows in runs.items()}
-    per_call = {name: seconds[name] / rows[0]["calls"] for name, rows in runs.items()}
-    memory = max(row["memory_in_weights"] for rows in runs.values() for row in rows)
+def summarise(runs: dict[str, dict[str, list[dict]]]) -> dict:
+    """Returns the figures that have targets."""
+    wall, per_call = {}, {}
+    for name, rows in runs["time"].items():
+        wall[name] = statistics.median(row["seconds"] for row in rows)
+        cpu = statistics.median(row["cpu_seconds"] for row in rows)
+        per_call[name] = cpu / rows[0]["calls"]
     return {
-        "seconds_resnet50": seconds["ResNet50"],
+        "seconds_resnet50": wall["ResNet50"],
         "per_call_ratio": per_call["ResNet152"] / per_call["ResNet50"],
-        "memory_in_weights": memory,
+        "memory_in_weights": max(
+            row["memory_in_weights"] for rows in runs["memory"].values() for row in rows
+        ),
     }
 
 
@@ -126,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures in processes of their own; the hidden options are for these."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=pathlib.Path, default=JSON, help="the file of results")
-    parser.add_argument("--repeats", type=int, default=3, help="processes per network")
+    parser.add_argument("--repeats", type=int, default=3, help="processes for each time")
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--measure", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -149,21 +162,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not all(met.values()))
 
 
-def _run_all(repeats: int, console: Console) -> dict[str, list[dict]]:
-    runs: dict[str, list[dict]] = {name: [] for name in NETWORKS}
+def _run_all(repeats: int, console: Console) -> dict[str, dict[str, list[dict]]]:
+    runs: dict = {what: {name: [] for name in NETWORKS} for what in ("time", "memory")}
+    rounds = [("time", name) for name in NETWORKS] * repeats
+    rounds += [("memory", name) for name in NETWORKS]
     with tempfile.TemporaryDirectory() as folder:
         files = {name: pathlib.Path(folder, f"{name}.keras") for name in NETWORKS}
         for name, path in files.items():
             _apart("--make", name, str(path))
-        for name in track([*NETWORKS] * repeats, "Pruning", console=console):
-            runs[name].append(json.loads(_apart("--measure", str(files[name]))))
+        for what, name in track(rounds, "Pruning", console=console):
+            changes = RETURNING if what == "memory" else {}
+            runs[what][name].append(json.loads(_apart("--measure", str(files[name]), **changes)))
     return runs
 
 
-def _apart(*arguments: str) -> str:
-    """Runs this file in a process of its own; returns the last line that it prints."""
+def _apart(*arguments: str, **changes: str) -> str:
+    """Runs this file in a process with a changed environment; returns the last printed line."""
     command = [sys.executable, "-m", "benchmarks.prune_cost", *arguments]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | changes
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

@@ -9,6 +9,7 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--graphs", type=int, default=100, help="number of random networks to prune")
     parser.addoption("--first-seed", type=int, default=0, help="seed of the first of them")
+    parser.addoption("--trials", type=int, default=4, help="random trials per handler and test")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -24,8 +24,8 @@ DROP = 0.4
 def randomise(model: keras.Model, batch: Any, seed: int, drop: float = DROP) -> None:
     """Gives a gated network random biases, statistics and posteriors, and keeps it alive.
 
-    Biases are positive on average. Around 0 a deep random network is chaotic: it doubles rounding
-    errors every few layers, which no trained network does.
+    Behind BatchNormalization, values are positive on average. Around 0 a deep random network is
+    chaotic: it doubles rounding errors every few layers, which no trained network does.
 
     Args:
         model: a network with gates; it is changed.
@@ -41,12 +41,16 @@ def randomise(model: keras.Model, batch: Any, seed: int, drop: float = DROP) -> 
 
 
 def _randomise_vectors(model: keras.Model, rng: np.random.Generator) -> None:
-    scales = {id(layer.gamma) for layer in model.layers if hasattr(layer, "gamma")}
-    for variable in model.weights:
-        if variable.path.endswith(("bias", "beta")):
-            variable.assign(rng.normal(0.5, 0.3, variable.shape))
-        elif variable.path.endswith("gamma") or id(variable) in scales:
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    for layer in model.layers:
+        for name in ("gamma", "beta", "bias"):
+            variable = getattr(layer, name, None)
+            if not isinstance(variable, keras.Variable):
+                continue
+            if name == "gamma":
+                variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+            else:
+                shifts = isinstance(layer, layers.BatchNormalization)
+                variable.assign(rng.normal(0.5 if shifts else 0, 0.3, variable.shape))
 
 
 def randomise_gate(gate: SBPLayer, rng: np.random.Generator, drop: float) -> None:

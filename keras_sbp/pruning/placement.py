@@ -107,7 +107,8 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
         except CannotGateError as error:
             plan.refusals.append(Refusal(producers, str(error)))
             if len(group.sources) == 1:
-                stands_for.update(dict.fromkeys(error.blockers, producers))
+                tensors = {spot.tensor for spot in group.spots}
+                stands_for |= {op: producers for op in error.blockers if op.inputs[0] in tensors}
     _drop_redundant(plan, what_if)
     return plan
 

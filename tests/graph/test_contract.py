@@ -10,7 +10,7 @@ from keras_sbp.graph.registry import handler_of
 from keras_sbp.graph.scale import Scale
 from tests.graph.contract_cases import CASES, TableContract
 
-# Not calls of Keras: a cast and a gate's decision. They are in networks of every other case.
+# Not calls of Keras: a cast and a gate's decision. Gates are in the networks of other cases.
 OWN = {Cast, Scale}
 
 PARAMETERS = [
@@ -19,23 +19,32 @@ PARAMETERS = [
     for number in range(len(cases))
 ]
 
+ON_SINGLE_CALLS = [
+    "test_call_is_understood",
+    "test_values_are_true",
+    "test_needs_suffice",
+    "test_rebuilt_call_computes_the_same",
+    "test_inputs_get_narrower",
+    "test_outputs_get_narrower",
+]
 
-def first_of_its_handler(cls: type) -> bool:
+
+def is_first_of_its_handler(cls: type) -> bool:
     return next(c for c in CASES if handler_of(c) is handler_of(cls)) is cls
 
 
 @pytest.mark.parametrize(("cls", "number"), PARAMETERS)
-def test_contract(cls: type, number: int) -> None:
-    """All checks of single calls; for one class of each handler, pruned networks too."""
+def test_contract(cls: type, number: int, pytestconfig: pytest.Config) -> None:
+    """One class of each handler is tested thoroughly, its other classes and cases in short."""
     contract = TableContract(CASES[cls][number])
-    thorough = first_of_its_handler(cls) and number == 0
-    contract.trials = 4 if thorough else 2
-    contract.keeps = ("half",) if thorough else ()
-    for test in checks(contract):
+    thorough = number == 0 and is_first_of_its_handler(cls)
+    trials = pytestconfig.getoption("--trials")
+    contract.trials, contract.keeps = (trials, ("half",)) if thorough else (trials // 2, ())
+    for test in all_tests(contract) if thorough else ON_SINGLE_CALLS:
         getattr(contract, test)()
 
 
-def checks(contract: TableContract) -> list[str]:
+def all_tests(contract: TableContract) -> list[str]:
     return [name for name in dir(contract) if name.startswith("test_")]
 
 

@@ -15,7 +15,9 @@ from keras_sbp.graph.units import Known, Needs, constants, kept, tidy
 
 @handles(layers.Concatenate)
 class Concatenate(LayerHandler):
-    """Along its axis the units of the operands follow each other; along others they agree."""
+    """Units, constants and scales pass, side by side; operands without any needed unit vanish.
+    Opaque when it joins along the batch, or an axis of unknown size.
+    """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses the batch axis and unknown sizes along the axis."""

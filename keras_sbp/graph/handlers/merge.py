@@ -71,7 +71,7 @@ class Merge(LayerHandler):
 
 @handles(layers.Maximum)
 class Maximum(Merge):
-    """The largest operand."""
+    """A unit stays while it is needed of the result; constants pass."""
 
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """The largest constant."""
@@ -80,7 +80,7 @@ class Maximum(Merge):
 
 @handles(layers.Minimum)
 class Minimum(Merge):
-    """The smallest operand."""
+    """A unit stays while it is needed of the result; constants pass."""
 
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """The smallest constant."""
@@ -148,7 +148,9 @@ class FoldingMerge(Merge):
 
 @handles(layers.Add)
 class Add(FoldingMerge):
-    """The sum."""
+    """A unit stays while it is needed of the result. Constants pass; operands that are wholly
+    constant vanish.
+    """
 
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """The sum of the constants."""
@@ -163,7 +165,9 @@ class Add(FoldingMerge):
 
 @handles(layers.Subtract)
 class Subtract(FoldingMerge):
-    """The first operand minus the second."""
+    """A unit stays while it is needed of the result. Constants pass; operands that are wholly
+    constant vanish.
+    """
 
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """The difference of the constants."""
@@ -180,7 +184,9 @@ class Subtract(FoldingMerge):
 
 @handles(layers.Average)
 class Average(FoldingMerge):
-    """The mean."""
+    """A unit stays while it is needed of the result. Constants pass; operands that are wholly
+    constant vanish.
+    """
 
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """The mean of the constants."""
@@ -197,7 +203,9 @@ class Average(FoldingMerge):
 
 @handles(layers.Multiply)
 class Multiply(FoldingMerge):
-    """The product; a unit that is 0 in one operand is 0, whatever the others do."""
+    """A unit stays while it is needed of the result; one that is 0 in one operand goes in all.
+    Constants pass; operands that are wholly constant vanish.
+    """
 
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """The product of the constants, 0 where any is 0."""

@@ -53,7 +53,9 @@ class FixedAffine(LayerHandler):
 
 @handles(layers.Rescaling)
 class Rescaling(FixedAffine):
-    """Scale and offset, single numbers or one per feature of the last axis."""
+    """Units and constants pass; numbers per feature are pruned with them. Opaque when its numbers
+    follow another axis than the last, or `channels_first` is the default.
+    """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses numbers of other shapes, which follow other axes."""
@@ -83,7 +85,9 @@ class Rescaling(FixedAffine):
 
 @handles(layers.Normalization)
 class Normalization(FixedAffine):
-    """Mean and variance per feature of the last axis, or one for all; they become constants."""
+    """Units and constants pass; moments per feature are pruned with them. Opaque when it was not
+    adapted, or follows another axis than the last.
+    """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses layers that were not adapted, and other axes."""

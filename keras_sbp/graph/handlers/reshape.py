@@ -128,7 +128,9 @@ class Regroup(LayerHandler):
 
 @handles(layers.Reshape)
 class Reshape(Regroup):
-    """Reshape to a target shape; unknown sizes only where they stay one axis."""
+    """Units and constants pass through axes that merge, split or only move; the target shape
+    shrinks. Opaque when its axes cannot be matched, or several sizes are unknown.
+    """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses more than one unknown size: the new shape could not be written down."""
@@ -139,7 +141,9 @@ class Reshape(Regroup):
 
 @handles(layers.Flatten)
 class Flatten(Regroup):
-    """All axes become one; channels_first is turned to channels_last on the way."""
+    """Features pass one by one, with constants and scales: a removed channel is a block of them.
+    Opaque when a size is unknown, unless there is one axis only.
+    """
 
     def blocks(self, op: Op) -> list[Block] | None:
         """One block."""

@@ -84,12 +84,12 @@ class ChannelWise(LayerHandler):
     layers.Cropping3D,
 )
 class Pooling(ChannelWise):
-    """Maxima and means leave padded positions out, so a constant stays what it is."""
+    """Channels, constants and scales pass: maxima and means leave padded positions out."""
 
 
 @handles(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
 class ZeroPadding(ChannelWise):
-    """Brings zeros in at the borders."""
+    """Channels and scales pass; of constants only 0."""
 
     def keeps_constants(self, op: Op) -> bool:
         """Only 0 does."""
@@ -98,7 +98,7 @@ class ZeroPadding(ChannelWise):
 
 @handles(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 class UpSampling(ChannelWise):
-    """Repeats or interpolates positions."""
+    """Channels and scales pass; constants with nearest and bilinear interpolation, else only 0."""
 
     def keeps_constants(self, op: Op) -> bool:
         """The wider kernels may ring at borders, so only 0 is trusted there."""

@@ -63,7 +63,9 @@ class UnitWise(LayerHandler):
 
 @handles(layers.Activation)
 class Activation(UnitWise):
-    """An activation function by name."""
+    """Units and constants pass, scales through linear, ReLU and leaky ReLU. Opaque when the
+    activation does not act on each unit alone, or is not a Keras function.
+    """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses functions that are not known to act on each unit alone."""
@@ -84,7 +86,9 @@ class Activation(UnitWise):
 
 @handles(layers.ReLU, layers.LeakyReLU, layers.ELU)
 class ActivationLayer(UnitWise):
-    """An activation that is a layer of its own."""
+    """Units and constants pass; scales too through LeakyReLU, and through ReLU without `max_value`
+    and `threshold`.
+    """
 
     def function(self, op: Op) -> Callable[[Any], Any] | None:
         """The layer's computation, without a call being recorded on it."""
@@ -107,7 +111,7 @@ class ActivationLayer(UnitWise):
     layers.Identity,
 )
 class MultiplicativeNoise(UnitWise):
-    """The identity at inference, and blind to scale in training."""
+    """The identity at inference: units, constants and scales pass."""
 
     def function(self, op: Op) -> Callable[[Any], Any] | None:
         """The identity."""
@@ -120,7 +124,9 @@ class MultiplicativeNoise(UnitWise):
 
 @handles(layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization)
 class AdditiveNoise(UnitWise):
-    """The identity at inference; what it does in training depends on the scale of its input."""
+    """The identity at inference: units and constants pass. Scales do not, since what it does in
+    training depends on the scale of its input.
+    """
 
     def function(self, op: Op) -> Callable[[Any], Any] | None:
         """The identity."""

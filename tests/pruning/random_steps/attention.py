@@ -121,7 +121,7 @@ def repeat(author: Author, x: keras.KerasTensor) -> keras.KerasTensor:
     axis = author.one_of(range(1, len(x.shape)))
     if x.shape[axis] > 12:
         return x
-    unequal = [author.one_of([1, 1, 2]) for _ in range(x.shape[axis])]
+    unequal = np.array([author.one_of([1, 1, 2]) for _ in range(x.shape[axis])])
     y = ops.repeat(x, author.one_of([2, unequal]), axis=axis)
     return gate(axis=axis)(y) if author.chance(60) else y
 

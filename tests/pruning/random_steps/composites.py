@@ -61,7 +61,7 @@ def subclassed_model(author, x):
 
 @step(2, 3)
 def lambda_layer(author, x):
-    function = author.one_of([ops.square, lambda t: ops.sigmoid(t) * t, lambda t: t[..., 1:]])
+    function = author.one_of([ops.sin, lambda t: ops.sigmoid(t) * t, lambda t: t[..., 1:]])
     return layers.Lambda(function)(x)
 
 

@@ -104,7 +104,8 @@ def shared_einsum_dense():
     join = layers.EinsumDense("abcd,cde->abe", (LENGTH, 7), bias_axes="e")
     x = layers.Activation("softplus")(gate()(layers.Dense(7)(image)))
     x = join(gate(axis=2)(project(x)))
-    return closed(image, join(gate(axis=3)(project(gate()(x)))))
+    x = join(gate(axis=3)(project(gate()(x))))
+    return closed(image, gate()(layers.Dense(6)(x)))
 
 
 @topology
@@ -241,7 +242,7 @@ def repeat_of_features():
     x = image = tokens()
     x = ops.repeat(gate()(layers.Dense(6)(x)), 3, axis=2)
     x = gate()(layers.Activation("sigmoid")(x))
-    x = ops.repeat(gate()(layers.Dense(4)(x)), [3, 1, 2, 2], axis=-1)
+    x = ops.repeat(gate()(layers.Dense(4)(x)), np.array([3, 1, 2, 2]), axis=-1)
     x = ops.repeat(gate(axis=1)(gate()(x)), 2, axis=1)
     return closed(image, x)
 
