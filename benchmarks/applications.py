@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.architectures.catalogue import catalogue
-from benchmarks.architectures.measure import BATCH_SIZE, shortcomings
+from benchmarks.architectures.measure import BATCH_SIZE, TOLERANCE, shortcomings
 from benchmarks.architectures.page import write_page
 from benchmarks.architectures.random_state import DROP
 from benchmarks.architectures.results import Results
@@ -42,18 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         console.print(f"Unknown: {', '.join(unknown)}. Expected some of: {', '.join(names)}.")
         return 2
-    settings = {"seed": options.seed, "batch_size": BATCH_SIZE, "drop": DROP, "dtype": "float32"}
+    settings = {
+        "seed": options.seed,
+        "dtype": options.dtype,
+        "batch_size": BATCH_SIZE,
+        "drop": DROP,
+    }
     results = Results(options.json, settings)
     chosen = [name for name in names if not options.models or name in options.models]
     if options.resume:
         chosen = [name for name in chosen if not results.is_done(name)]
-    failed = _measure_all(chosen, names, results, options.seed, console)
+    failed = _measure_all(chosen, names, results, settings, console)
     console.print(f"{len(chosen) - failed} of {len(chosen)} as promised; see {options.json}.")
     return int(failed > 0)
 
 
 def _measure_all(
-    chosen: list[str], names: list[str], results: Results, seed: int, console: Console
+    chosen: list[str], names: list[str], results: Results, settings: dict, console: Console
 ) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     failed = 0
@@ -61,7 +66,7 @@ def _measure_all(
         task = progress.add_task("", total=len(chosen))
         for name in chosen:
             progress.update(task, description=name)
-            row = _measure_apart(name, seed)
+            row = _measure_apart(name, settings)
             results.add(name, row, names)
             wrong = [row["error"]] if "error" in row else shortcomings(row)
             failed += bool(wrong)
@@ -70,8 +75,9 @@ def _measure_all(
     return failed
 
 
-def _measure_apart(name: str, seed: int) -> dict:
-    command = [sys.executable, "-m", "benchmarks.architectures.measure", name, "--seed", str(seed)]
+def _measure_apart(name: str, settings: dict) -> dict:
+    command = [sys.executable, "-m", "benchmarks.architectures.measure", name]
+    command += ["--seed", str(settings["seed"]), "--dtype", settings["dtype"]]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     try:
         done = subprocess.run(
@@ -89,7 +95,7 @@ def _line(name: str, row: dict, wrong: list[str]) -> str:
         return f"[red]{name}[/]: {'; '.join(wrong)}".replace("\n", "\n    ")
     share = row["macs_after"] / row["macs_before"]
     return (
-        f"{name}: {share:.0%} of the MACs, pruned in {row['prune_seconds']} s, "
+        f"{name}: {share:.0%} of the MACs, pruned in {row['prune_seconds']['clock']} s, "
         f"max|Δ| {row['max_abs_error']:.1e}"
     )
 
@@ -99,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--json", type=pathlib.Path, default=JSON, help="the file of results")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--dtype", choices=TOLERANCE, default="float32", help="of all layers")
     parser.add_argument("--resume", action="store_true", help="leave out what was measured")
     parser.add_argument("--table", action="store_true", help="write docs/architectures.md instead")
     return parser

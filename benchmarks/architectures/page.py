@@ -47,7 +47,7 @@ def _cells(row: dict) -> list[str]:
         _change(row["units"], row["units_kept"]),
         _change(row["params_before"], row["params_after"]),
         _change(row["macs_before"], row["macs_after"]),
-        f"{row['prune_seconds']:.1f} s",
+        f"{row['prune_seconds']['processor']:.1f} s",
         f"{row['max_abs_error']:.0e}",
         "; ".join(f"{each['calls']} {each['kind']}" for each in row["opaque"]) or "–",
     ]

@@ -176,9 +176,10 @@ class Builder:
 
 def _known_sizes(op: Op) -> dict[str, Any]:
     """`EinsumDense` declares sizes that it could know; unknown, they would spread."""
-    if isinstance(op.operation, keras.layers.EinsumDense) and not op.shared:
-        return {"output_shape": op.outputs[0].shape[1:]}
-    return {}
+    layer = op.operation
+    if not isinstance(layer, keras.layers.EinsumDense) or op.shared or "..." in layer.equation:
+        return {}
+    return {"output_shape": op.outputs[0].shape[1:]}
 
 
 @contextlib.contextmanager

@@ -197,6 +197,8 @@ def _unusual_call(op: Op) -> str | None:
         return None
     if any(tensor.masked for tensor in op.inputs):
         return "its input carries a Keras mask"
+    if any(0 in tensor.shape for tensor in [*op.inputs, *op.outputs]):
+        return "one of its sizes is 0"
     if not isinstance(op.operation, keras.layers.Layer):
         return None
     if op.kwargs.get("training") and not _trains_by_default(op.operation):

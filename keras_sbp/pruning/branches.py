@@ -9,7 +9,7 @@ from keras_sbp.graph import Graph, Op, Tensor, macs
 from keras_sbp.graph.units import constant_everywhere, wholly_constant
 from keras_sbp.graph.what_if import Edge, Site, WhatIf
 from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning.placement import Placement, Plan, Refusal
+from keras_sbp.pruning.plan import Placement, Plan, Refusal
 
 
 def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sbp.graph import Op, macs
 from keras_sbp.graph.what_if import Outcome, WhatIf
-from keras_sbp.pruning.placement import Placement
+from keras_sbp.pruning.plan import Placement
 
 
 def weights_by_macs(placements: Sequence[Placement], what_if: WhatIf) -> list[float]:

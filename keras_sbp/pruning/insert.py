@@ -13,7 +13,8 @@ from keras_sbp.pruning.branches import place_branch_gates
 from keras_sbp.pruning.chosen_layers import Chosen, chosen_layers
 from keras_sbp.pruning.gate_cost import weights_by_macs
 from keras_sbp.pruning.gated_copy import gated_copy
-from keras_sbp.pruning.placement import Placement, Plan, Wishes, place_unit_gates, what_if_of
+from keras_sbp.pruning.placement import Wishes, place_unit_gates, what_if_of
+from keras_sbp.pruning.plan import Placement, Plan
 
 CHOICES = {
     "placement": ("activation", "layer"),

@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from keras import layers
 
-from keras_sbp.graph import Analysis, Graph, Op, Tensor
+from keras_sbp.graph import Analysis, Graph, Op
 from keras_sbp.graph.coupling import Group, Spot, coupled_units
 from keras_sbp.graph.handler import LayerHandler
 from keras_sbp.graph.handlers.einsum_roles import Roles
 from keras_sbp.graph.units import Known, Needs
 from keras_sbp.graph.what_if import Site, WhatIf
 from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.plan import Placement, Plan, Refusal
+from keras_sbp.pruning.redundancy import without_redundant
 from keras_sbp.pruning.sites import CannotGateError, SiteSearch
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """One gate to be.
-
-    Attributes:
-        name: of the gate, not yet unique.
-        producers: the layers whose units it gates.
-        sites: where it is called.
-        axis: the gate's argument.
-        ops: all that goes on between the units' sources and their readers.
-        group: the units; None if the gate is for a whole branch.
-    """
-
-    name: str
-    producers: list[Op]
-    sites: list[Site]
-    axis: int | tuple[()]
-    ops: list[Op]
-    group: Group | None = None
-
-    @property
-    def units(self) -> int:
-        """How many units the gate has."""
-        site = self.sites[0]
-        return 1 if site.axis is None else site.tensor.shape[site.axis]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why some layers get no gate."""
-
-    producers: list[Op]
-    reason: str
-
-
-@dataclass
-class Plan:
-    """The gates to be, and why other layers get none."""
-
-    placements: list[Placement] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,9 +54,16 @@ def what_if_of(graph: Graph, analysis: Analysis) -> WhatIf:
 def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: Wishes) -> Plan:
     """Returns one gate for each group of coupled units that can be removed."""
     plan = Plan()
+    existing: list[Placement] = []
     stands_for: dict[Op, list[Op]] = {}
     for group in coupled_units(graph, what_if.handlers):
         producers = _producers(group, analysis) or _normalised(group, stands_for)
+        gate = _existing_gate(group, producers)
+        if gate is not None:
+            existing.append(gate)
+            if producers:
+                plan.refusals.append(Refusal(producers, f"gate '{gate.name}' is there already"))
+            continue
         group_kind = _kind(group, producers)
         if not producers or not _is_wanted(group_kind, group, wishes):
             continue
@@ -109,54 +75,8 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
             if len(group.sources) == 1:
                 tensors = {spot.tensor for spot in group.spots}
                 stands_for |= {op: producers for op in error.blockers if op.inputs[0] in tensors}
-    _drop_redundant(plan, what_if)
+    plan.placements = without_redundant(plan.placements, existing, what_if)
     return plan
-
-
-def _drop_redundant(plan: Plan, what_if: WhatIf) -> None:
-    """Leaves one gate where two would decide about the same units, each in its own count.
-
-    A depthwise convolution with a multiplier makes several channels of one: the gate in front of
-    it can remove them all, one behind it could remove none alone. Several query heads share a
-    key-value head, but not all that they are made from: their gate is the one that stays.
-    """
-    for placement in list(plan.placements):
-        if placement not in plan.placements:
-            continue
-        alive = what_if.remove(placement.sites, placement.ops, zeros=True)
-        seen = {op.inputs[i]: known for (op, i), known in alive.known.items()}
-        others = {
-            other: met
-            for other in plan.placements
-            if other is not placement and (met := _met(other, seen))
-        }
-        sites = [site for met in others.values() for site in met]
-        ops = [op for each in [placement, *others] for op in each.ops]
-        outcome = what_if.remove(sites, ops)
-        if not sites or not all(outcome.frees(source) for source in placement.group.sources):
-            continue
-        made_of_it = [other for other in others if _is_made_of(other, placement)]
-        for dropped in made_of_it or [placement]:
-            plan.placements.remove(dropped)
-            for kept in [placement] if made_of_it else others:
-                kept.producers.extend(dropped.producers)
-
-
-def _is_made_of(later: Placement, earlier: Placement) -> bool:
-    """Tells whether all units of one gate are computed from those of another alone."""
-    units = {tensor for op in earlier.ops for tensor in op.outputs}
-    makers = [op for op in later.ops if any(s.tensor in op.outputs for s in later.group.sources)]
-    return all(units.issuperset(op.inputs) for op in makers)
-
-
-def _met(other: Placement, seen: Mapping[Tensor, Known]) -> list[Site]:
-    """The sites of a gate at which units are known to be 0, and these units."""
-    sites = []
-    for site in other.sites:
-        constant = seen.get(site.tensor, {}).get(site.axis)
-        if constant is not None:
-            sites.append(replace(site, removed=tuple(np.flatnonzero(constant == 0))))
-    return sites
 
 
 def unit_axes(op: Op) -> list[int]:
@@ -203,6 +123,22 @@ def _normalised(group: Group, stands_for: dict[Op, list[Op]]) -> list[Op]:
     producers = stands_for.get(op, [])
     is_alike = op is not None and [t.shape for t in op.inputs] == [t.shape for t in op.outputs]
     return producers if is_alike else []
+
+
+def _existing_gate(group: Group, producers: list[Op]) -> Placement | None:
+    """The gate that the model has for these units."""
+    sites = [
+        Site(spot.tensor, spot.axis)
+        for spot, op in group.makers.items()
+        if isinstance(op.operation, SBPLayer)
+        and op.operation.axis != ()
+        and op.operation.axis % spot.tensor.rank == spot.axis
+    ]
+    if not sites:
+        return None
+    name = group.makers[Spot(sites[0].tensor, sites[0].axis)].name
+    ops = list(dict.fromkeys(group.makers.values()))
+    return Placement(name, list(producers), sites, sites[0].axis, ops, group)
 
 
 def _kind(group: Group, producers: list[Op]) -> str:
@@ -254,15 +190,8 @@ def _refuse_hopeless(graph: Graph, analysis: Analysis, group: Group) -> None:
             raise CannotGateError("its units are coupled to an input of the model")
         if spot.tensor in graph.outputs:
             raise CannotGateError("its units are an output of the model")
-        if isinstance(op.operation, SBPLayer):
-            if _gates_axis(op.operation, spot):
-                raise CannotGateError(f"gate '{op.name}' is there already")
-        elif op in analysis.opaque:
+        if op in analysis.opaque and not isinstance(op.operation, SBPLayer):
             raise CannotGateError(f"'{op.name}' is opaque: {analysis.opaque[op]}")
-
-
-def _gates_axis(gate: SBPLayer, spot: Spot) -> bool:
-    return gate.axis != () and gate.axis % spot.tensor.rank == spot.axis
 
 
 def _common_axis(spots: Sequence[Spot]) -> int:

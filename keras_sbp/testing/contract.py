@@ -196,7 +196,7 @@ class LayerHandlerContract(abc.ABC):
         layer, model, op, handler = self._calls[policy]
         self.randomise(layer, rng)
         where = f"number {number}, {policy}"
-        return Trial(op, handler, model, self.draw, rng, number // 2, where)
+        return Trial(op, handler, model, self.draw, rng, number, where)
 
     def _call_under(self, policy: str) -> tuple[Any, keras.Model, Op, LayerHandler]:
         """Makes the layer and calls it once."""

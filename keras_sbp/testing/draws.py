@@ -12,6 +12,7 @@ from keras_sbp.graph.units import Known, Needs, constant_everywhere, kept, tidy
 
 BATCH_SIZE = 3
 UNKNOWN_SIZE = 5  # what an unknown size becomes
+CONSTANTS = (0.0, 0.5, -1.5)
 SHARE = 0.4  # of units that are constant, or are not needed
 
 Draw = Callable[[np.random.Generator, tuple[int, ...], str], np.ndarray]
@@ -63,20 +64,22 @@ def restricted(numbers: np.ndarray, needs: Needs) -> np.ndarray:
     return numbers
 
 
-def knowledge(rng: np.random.Generator, tensor: Tensor, pattern: int) -> Known:
-    """Returns what could be known of an input; each pattern is another kind of knowledge."""
+def knowledge(rng: np.random.Generator, tensor: Tensor, number: int) -> Known:
+    """Returns what could be known of an input; six kinds of knowledge take turns."""
     axes = unit_axes(tensor)
     if not axes or "float" not in tensor.dtype:
         return {}
-    kind = pattern % 6
-    if kind == 5:
-        return {} if rng.random() < 0.5 else constant_everywhere(0.5, sizes(tensor))
+    # The shift by one lets each kind meet each of two or three dtype policies.
+    kind = (number + number // 6) % 6
     if kind == 4:
         axis = int(rng.choice(axes))
-        return {axis: rng.choice([0.0, 0.5, -1.5], tensor.shape[axis])}
-    chosen = axes if kind == 3 else [axes[-1] if kind == 0 else int(rng.choice(axes))]
+        return {axis: rng.choice(CONSTANTS, tensor.shape[axis])}
+    if kind == 5:
+        return {} if rng.random() < 0.5 else constant_everywhere(0.5, sizes(tensor))
+    one_axis = [int(rng.choice(axes))]
     # Where units of several axes cross, they must hold the same constant.
-    constants = [0.0, 0.5, -1.5] if kind == 2 else [0.0] if kind == 0 else [0.5]
+    kinds = [(one_axis, CONSTANTS), (axes, (0.5,)), (axes[-1:], (0.0,)), (axes, (0.0,))]
+    chosen, constants = kinds[kind]
     known = {}
     for axis in chosen:
         gone = ~some(rng, tensor.shape[axis])
@@ -84,10 +87,10 @@ def knowledge(rng: np.random.Generator, tensor: Tensor, pattern: int) -> Known:
     return tidy(known)
 
 
-def needs(rng: np.random.Generator, tensor: Tensor, pattern: int) -> Needs:
-    """Returns what could be needed of an output."""
+def needs(rng: np.random.Generator, tensor: Tensor, number: int) -> Needs:
+    """Returns what could be needed of an output: of one axis, of all or of none."""
     axes = unit_axes(tensor)
-    chosen = {0: axes[-1:], 1: axes[:1], 2: axes, 3: []}[pattern % 4]
+    chosen = [axes[-1:], axes, axes[:1], []][(number + number // 4) % 4]
     return {axis: some(rng, tensor.shape[axis]) for axis in chosen}
 
 
@@ -98,13 +101,12 @@ def some(rng: np.random.Generator, size: int) -> np.ndarray:
     return keep
 
 
-def more(rng: np.random.Generator, tensor: Tensor, needs: Needs, pattern: int) -> Needs:
-    """Returns what a tensor may carry of which this is needed: exactly that, or more."""
-    if pattern % 3 == 0:
+def more(rng: np.random.Generator, needs: Needs) -> Needs:
+    """Returns what a tensor may carry of which this is needed: exactly that, more, or all."""
+    kind = rng.integers(3)
+    if kind == 0:
         return dict(needs)
-    if pattern % 3 == 1:
-        return {a: keep | some(rng, keep.size) for a, keep in needs.items()}
-    return {}
+    return {a: keep | some(rng, keep.size) for a, keep in needs.items()} if kind == 1 else {}
 
 
 def scales(

@@ -26,7 +26,7 @@ class Trial:
     Attributes:
         model: the call alone; its inputs and outputs are those of the call.
         draw: makes random numbers for an input.
-        pattern: which kinds of knowledge and needs are drawn.
+        number: of the trial; it decides which kinds of knowledge and needs are drawn.
         where: for messages.
     """
 
@@ -35,16 +35,16 @@ class Trial:
     model: keras.Model
     draw: draws.Draw
     rng: np.random.Generator
-    pattern: int
+    number: int
     where: str
     known: list[Known] = field(init=False)
     needed: list[Needs | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        rng, pattern = self.rng, self.pattern
-        self.known = [draws.knowledge(rng, tensor, pattern) for tensor in self.op.inputs]
-        self.needed = [draws.needs(rng, tensor, pattern) for tensor in self.op.outputs]
-        if len(self.needed) > 1 and pattern % 2:
+        rng, number = self.rng, self.number
+        self.known = [draws.knowledge(rng, tensor, number) for tensor in self.op.inputs]
+        self.needed = [draws.needs(rng, tensor, number) for tensor in self.op.outputs]
+        if len(self.needed) > 1 and rng.random() < 0.5:
             self.needed[int(rng.integers(len(self.needed)))] = None
 
     def values(self) -> list[Known]:
@@ -86,7 +86,7 @@ class Trial:
         tensor, known = self.op.inputs[index], self.known[index]
         if not extra:
             return Source.of(Slim(tensor, _input(tensor, needs), known, dict(needs)))
-        carried = draws.more(self.rng, tensor, needs, int(self.rng.integers(3)))
+        carried = draws.more(self.rng, needs)
         slim = Slim(tensor, _input(tensor, carried), known, carried)
         slim.scale = draws.scales(self.rng, tensor, known, carried)
         axes = draws.unit_axes(tensor)

@@ -51,4 +51,4 @@ def test_a_row_that_failed_is_shown_as_failed() -> None:
 
 
 def test_json_is_where_the_docs_say() -> None:
-    assert JSON == pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / JSON.name
+    assert pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / JSON.name == JSON

@@ -91,6 +91,9 @@ PASSING = {
     "nan_to_num": ops.nan_to_num,
     "negative": lambda x: -x,
     "pad": lambda x: ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]], mode="reflect"),
+    "pad with the constant": lambda x: ops.pad(
+        x, [[0, 0], [1, 0], [0, 1], [0, 0]], constant_values=0.5
+    ),
     "power": lambda x: x**1.5 + 2**x,
     "prod": lambda x: ops.prod(x, axis=(1, 2)) * 1000,
     "rad2deg": ops.rad2deg,
@@ -144,6 +147,7 @@ BLIND = {
     "any": lambda x: ops.any(jumping(x) > 0, axis=1),
     "argmax": lambda x: ops.argmax(x, axis=1),
     "argmin": lambda x: ops.argmin(x, axis=1),
+    "cast to integers": lambda x: ops.cast(jumping(x), "int32"),
     "ceil": lambda x: ops.ceil(jumping(x)),
     "count_nonzero": lambda x: ops.count_nonzero(ops.floor(jumping(x)), axis=1),
     "divide_no_nan": lambda x: ops.divide_no_nan(x, ROW),
@@ -165,6 +169,7 @@ BLIND = {
     "logical_xor": lambda x: (x < 0.3) ^ (x < 0.6),
     "mod": lambda x: jumping(x) % ROW,
     "not_equal": lambda x: ops.not_equal(ops.floor(jumping(x)), 0),
+    "pad with zeros": lambda x: ops.pad(x, [[0, 0], [1, 0], [0, 1], [0, 0]]),
     "round": lambda x: ops.round(jumping(x)),
     "sign": lambda x: ops.sign(jumping(x)),
     "signbit": lambda x: ops.signbit(jumping(x)),

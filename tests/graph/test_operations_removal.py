@@ -133,11 +133,12 @@ def test_concatenation_drops_operands() -> None:
     assert operations_of(small) == ["Relu", "Concatenate"]
 
 
-def test_sums_leave_zeros_out() -> None:
+@pytest.mark.parametrize(("activation", "units"), [("relu", 5), ("sigmoid", 8)])
+def test_sums_leave_zeros_out(activation: str, units: int) -> None:
     x = Input((6, 5))
-    y = ops.sum(gate()(layers.Dense(8, name="first")(x)), axis=-1)
-    small = pruned(Model(x, layers.Dense(3)(y)), [0, 3, 4])
-    assert small.get_layer("first").units == 5
+    y = layers.Activation(activation)(gate()(layers.Dense(8, name="first")(x)))
+    small = pruned(Model(x, layers.Dense(3)(ops.sum(y, axis=-1))), [0, 3, 4])
+    assert small.get_layer("first").units == units
 
 
 def test_padding_that_nobody_needs_is_not_made() -> None:

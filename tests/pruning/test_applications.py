@@ -35,6 +35,7 @@ SOFTMAX = "activation 'softmax' is not known to act on each unit alone"
 
 def test_says_what_a_network_did_not_get() -> None:
     row = {
+        "dtype": "float32",
         "max_abs_error": 2e-4,
         "variation": 1e-3,
         "macs_before": 100,
@@ -46,6 +47,7 @@ def test_says_what_a_network_did_not_get() -> None:
     }
     assert len(shortcomings(row)) == 6
     good = {
+        "dtype": "float32",
         "max_abs_error": 1e-4,
         "variation": 1e-2,
         "macs_before": 100,

@@ -170,3 +170,39 @@ def test_verification_catches_a_wrong_handler(monkeypatch: pytest.MonkeyPatch) -
         prune(model)
     _, report = prune(model, verify=False)
     assert report.max_abs_error is None
+
+
+def test_layer_without_units() -> None:
+    features = Input((6,))
+    nothing = layers.Lambda(lambda x: x[:, 6:], name="nothing")(features)
+    x = gate()(layers.Dense(8, activation="relu")(features))
+    y = layers.Dense(8, name="of_nothing")(nothing)
+    model = randomise(Model(features, layers.Dense(3)(layers.Add()([x, y]))), drop=0.0)
+    drop_units(find_gates(model)[0], [0, 1])
+    _, report = prune(model)
+    reason = next(row.reason for row in report.layers if row.name == "of_nothing")
+    assert reason == "opaque: one of its sizes is 0"
+
+
+def test_compiled_eager_model_comes_back_uncompiled() -> None:
+    model = randomise(small_net())
+    model.compile("adam", "mse", run_eagerly=True)
+    small, _ = prune(model)
+    assert not small.compiled and model.compiled and model.run_eagerly
+
+
+def test_frozen_layers_names_and_policies_are_kept() -> None:
+    model = Sequential(
+        [
+            Input((6,), name="features"),
+            layers.Dense(8, name="frozen", dtype="float64"),
+            gate(),
+            layers.Dense(3, name="free"),
+        ]
+    )
+    model.get_layer("frozen").trainable = False
+    small, _ = prune(randomise(model))
+    assert [layer.name for layer in small.layers] == ["features", "frozen", "free"]
+    assert not small.get_layer("frozen").trainable and small.get_layer("free").trainable
+    assert small.get_layer("frozen").dtype_policy.name == "float64"
+    assert small.get_layer("free").dtype_policy.name == "float32"

@@ -88,6 +88,18 @@ def test_depthwise_with_a_multiplier_has_its_gate_in_front() -> None:
     )
 
 
+def test_gates_of_ones_own_in_front_of_and_behind_an_expansion_are_enough() -> None:
+    inputs = image()
+    x = SBPLayer(name="mine")(layers.Conv2D(8, 1, name="conv")(inputs))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    x = layers.Conv2D(4, 1, name="last")(x)
+    x = SBPLayer(name="features")(layers.Flatten(name="flat")(x))
+    model = head(inputs, x)
+    assert "features" in gate_map(model)
+    with pytest.raises(ValueError, match="'conv': gate 'mine' is there already"):
+        keras_sbp.insert_sbp(model)
+
+
 def test_squeeze_and_excite() -> None:
     inputs = image()
     x = relu(conv(inputs, 8, "conv"), "relu")

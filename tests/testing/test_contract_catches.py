@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
+import keras_sbp.testing
 from keras_sbp.graph import registry
 from keras_sbp.graph.handlers.linear import Dense as DenseHandler
 from keras_sbp.handlers import LayerHandler, constants, register_handler, tidy
@@ -339,3 +341,8 @@ def test_gated_axis_that_is_not_there() -> None:
 def test_contract_must_say_how_to_make_the_layer() -> None:
     with pytest.raises(TypeError, match="make_layer"):
         LayerHandlerContract()
+
+
+def test_pytest_is_not_needed() -> None:
+    for path in pathlib.Path(keras_sbp.testing.__file__).parent.glob("*.py"):
+        assert "import pytest" not in path.read_text()

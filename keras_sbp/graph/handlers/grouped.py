@@ -68,7 +68,7 @@ class GroupedConv(LayerHandler):
         if not op.shared:
             slim = build.trim(op, slim, axis, _macs_per_input(op, outputs))
             if not _is_filled_up(_by_group(op, slim.carries(axis)), groups):
-                slim = build.take(slim, axis, build.edge(op, 0)[axis])
+                slim = build.align(op, 0, slim)
         bias = (_bias(op) + _response(kernel, _by_group(op, slim.absorbed(axis))))[outputs]
         use_bias = old.use_bias or bool(bias.any())
         layer = build.layer(

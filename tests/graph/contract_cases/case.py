@@ -27,7 +27,7 @@ class Case:
     dtypes: Sequence[str] | None = None
     inputs: Sequence[int] = (-1,)
     outputs: Sequence[int] = (-1,)
-    policies: Sequence[str] = ("float64", "float32")
+    policies: Sequence[str] = ("float64", "float32", "mixed_float16")
     call: Callable | None = None
     batch: int | None = None
     lowest: float | None = None

@@ -1,0 +1,72 @@
+"""Backbones of KerasHub, from their configuration: heads and feed-forward units go, exactly."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sbp
+from benchmarks.architectures import hub
+from benchmarks.architectures.catalogue import Architecture
+from benchmarks.architectures.measure import (
+    TOLERANCE,
+    measure,
+    outputs,
+    relative_error,
+    shortcomings,
+)
+from benchmarks.architectures.random_state import randomise
+from keras_sbp.graph import find_gates
+from keras_sbp.pruning import prune
+
+needs_keras_hub = pytest.mark.skipif(
+    importlib.util.find_spec("keras_hub") is None,
+    reason="KerasHub is not installed: pip install 'keras-sbp[hub]'",
+)
+
+BACKBONES = {
+    "BERT": Architecture("BERT", hub.bert, hub.tokens),
+    "ViT": Architecture("ViT", hub.vit),
+    "ResNet": Architecture("ResNet", hub.resnet),
+    "MobileNet": Architecture("MobileNet", hub.mobilenet),
+}
+
+
+def test_the_package_does_not_import_keras_hub() -> None:
+    for path in pathlib.Path(keras_sbp.__file__).parent.rglob("*.py"):
+        assert "keras_hub" not in path.read_text(), path
+
+
+@needs_keras_hub
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_prunes_exactly(name: str, dtype: str) -> None:
+    if dtype == "float64" and keras.backend.backend() != "tensorflow":
+        pytest.skip("JAX computes in double precision only behind a process-wide switch")
+    row = measure(BACKBONES[name], dtype=dtype, litert=False)
+    assert shortcomings(row) == []
+
+
+@needs_keras_hub
+@pytest.mark.parametrize("name", ["BERT", "ViT"])
+def test_dead_heads_and_feed_forward_units_are_gone(name: str) -> None:
+    backbone = BACKBONES[name]
+    gated = keras_sbp.insert_sbp(backbone.build())
+    batch = backbone.inputs(gated, 4, np.random.default_rng(0))
+    randomise(gated, batch, seed=0)
+    kept = {gate.name: int(gate.keep().sum()) for gate in find_gates(gated)}
+    heads = [n for gate, n in zip(find_gates(gated), kept.values(), strict=True) if gate.units == 4]
+    assert heads and set(heads) == {2}
+    small, _ = prune(gated, verify=False)
+    assert relative_error(outputs(gated, batch), outputs(small, batch)) <= 1e-5
+    einsums = [layer for layer in small.layers if isinstance(layer, keras.layers.EinsumDense)]
+    shapes = {layer.name.rpartition("_")[-1]: layer.kernel.shape for layer in einsums}
+    assert shapes["query"] == shapes["key"] == shapes["value"] == (64, 2, 16)
+    assert shapes["output"] == (2, 16, 64)
+    wide = [n for gate, n in zip(find_gates(gated), kept.values(), strict=True) if gate.units > 4]
+    dense = [layer.units for layer in small.layers if isinstance(layer, keras.layers.Dense)]
+    assert sorted(wide) == sorted(n for n in dense if n != 64)
