@@ -190,6 +190,13 @@ def test_docstring_block_of_rule() -> None:
     assert namespace["MeanThreshold"]().keep(posterior).tolist() == [True, False]
 
 
+def test_docstring_blocks_about_handlers() -> None:
+    namespace = {"keras": keras, "keras_sbp": keras_sbp}
+    run_docstring_block(keras_sbp.register_handler, namespace)
+    run_docstring_block(keras_sbp.testing.LayerHandlerContract, namespace)
+    namespace["TestSquare"]().test_values_are_true()
+
+
 def run_docstring_block(thing: object, namespace: dict) -> None:
     found = list(blocks(inspect.getdoc(thing), "python"))
     assert found

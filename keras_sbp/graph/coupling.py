@@ -101,6 +101,24 @@ def handed_on(op: Op, handler: LayerHandler) -> list[tuple[Spot, Spot]]:
     return sorted(pairs, key=lambda pair: (order[pair[0].tensor], pair[0].axis, pair[1].axis))
 
 
+def makes_several_of_one(op: Op, handler: LayerHandler, spot: Spot) -> bool:
+    """Tells whether units of an output are made in blocks, each of one unit of an input.
+
+    A depthwise convolution with a multiplier does so: its units can only go block by block.
+    """
+    if spot.size is None:
+        return False
+
+    def fits(unit: int) -> bool:
+        needed: list[Needs | None] = [None] * len(op.outputs)
+        needed[op.outputs.index(spot.tensor)] = {spot.axis: _one_hot(spot.size, unit)}
+        answers = ask_needs(handler, op, needed, [{} for _ in op.inputs])
+        keeps = [keep for needs in answers for keep in (needs or {}).values()]
+        return any(k.size < spot.size and k[unit] and k.sum() == 1 for k in keeps)
+
+    return fits(0) and fits(-1)
+
+
 def _needing_one(op: Op, handler: LayerHandler, number: int, after: Spot, probe: int) -> set[Spot]:
     """The inputs' spots of which one unit is needed, if the same one of an output's spot is."""
     unit = _one_hot(after.size, probe)

@@ -195,12 +195,12 @@ def kind(op: Op) -> str:
 def _unusual_call(op: Op) -> str | None:
     if isinstance(op.operation, Scale):
         return None
-    if any(tensor.masked for tensor in op.inputs):
-        return "its input carries a Keras mask"
     if any(0 in tensor.shape for tensor in [*op.inputs, *op.outputs]):
         return "one of its sizes is 0"
     if not isinstance(op.operation, keras.layers.Layer):
         return None
+    if any(tensor.masked for tensor in op.inputs):
+        return "its input carries a Keras mask"
     if op.kwargs.get("training") and not _trains_by_default(op.operation):
         return "it is called with training=True"
     others = {name: value for name, value in op.kwargs.items() if name != "training"}

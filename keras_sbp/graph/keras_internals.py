@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras.src.activations import activations as activation_ops
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
-from keras.src.activations import activations as activation_ops
 from keras.src.models.functional import Functional
 from keras.src.models.sequential import Sequential
 from keras.src.ops import core as core_ops

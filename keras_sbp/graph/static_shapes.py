@@ -1,7 +1,8 @@
-"""Sizes that Keras forgets when layers are called one by one.
+"""Sizes that Keras forgets, or mistakes, when layers are called one by one.
 
 `MultiHeadAttention` knows its output's length, but the `EinsumDense` layers inside it declare it as
-unknown, and so would every tensor behind them be.
+unknown, and so would every tensor behind them be. Its attention is as wide as the value, while
+Keras declares the width of the query.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_sbp.graph.keras_internals import nn_ops
 from keras_sbp.graph.program import is_tensor
 
 Shape = tuple[int | None, ...]
@@ -25,6 +27,8 @@ def output_shapes(
         args, kwargs: of the call, with tensors of the program.
         recorded: the output shapes that Keras recorded.
     """
+    if isinstance(operation, nn_ops.DotProductAttention) and len(args) == 3:
+        return [(*args[0].shape[:-1], args[2].shape[-1])]
     if not any(None in shape[1:] for shape in recorded):
         return recorded
     if isinstance(operation, keras.layers.EinsumDense):

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_sbp.graph import keras_internals
+from keras_sbp.graph.masks import forget_unused_masks
 from keras_sbp.graph.program import Cast, Graph, Op, Tensor, tensors_in
 from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.signature import symbolic_inputs
@@ -58,6 +59,7 @@ def trace(model: keras.Model, inputs: Any = None, *, unfold_layers: bool = True)
         outputs = reader.read_recording(recording, model, tensors, path="")
         output_structure = recording.outputs
     reader.mark_shared()
+    forget_unused_masks(reader.ops, outputs)
     return Graph(model, tensors, outputs, input_structure, output_structure, reader.ops)
 
 
@@ -132,12 +134,14 @@ class _Reader:
         if self._unfold_layers and _is_unknown_layer(operation):
             try:
                 outputs = self._unfolded(operation, args, kwargs, path)
-                _set_shapes(outputs, [tuple(x.shape) for x in results])
+                shapes = combined([t.shape for t in outputs], [tuple(x.shape) for x in results])
+                _give_shapes(outputs, shapes)
                 return outputs
             except CannotUnfoldError as error:
                 reason = str(error)
         outputs = [_tensor(x) for x in results]
-        _set_shapes(outputs, output_shapes(operation, args, kwargs, [t.shape for t in outputs]))
+        shapes = output_shapes(operation, args, kwargs, [tensor.shape for tensor in outputs])
+        _give_shapes(outputs, shapes)
         self.ops.append(Op(operation, args, kwargs, outputs, path, reason))
         return outputs
 
@@ -164,9 +168,8 @@ def _is_unknown_layer(operation: Any) -> bool:
     return is_layer and stock_class(operation) is None
 
 
-def _set_shapes(tensors: list[Tensor], shapes: list[tuple[int | None, ...]]) -> None:
-    """Fills in sizes that were unknown."""
-    for tensor, shape in zip(tensors, combined([t.shape for t in tensors], shapes), strict=True):
+def _give_shapes(tensors: list[Tensor], shapes: list[tuple[int | None, ...]]) -> None:
+    for tensor, shape in zip(tensors, shapes, strict=True):
         tensor.shape = shape
 
 

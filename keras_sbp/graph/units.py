@@ -43,7 +43,10 @@ def constant_everywhere(value: float, shape: tuple[int | None, ...]) -> Known:
 
 
 def union(needs: Iterable[Needs | None]) -> Needs | None:
-    """Returns what satisfies all of them; None means that nothing at all is needed."""
+    """Returns what satisfies all of them; None means that nothing at all is needed.
+
+    Axes whose sizes differ (calls of a shared layer on longer and shorter inputs) are dropped.
+    """
     result: Needs | None = None
     for each in needs:
         if each is None:
@@ -51,7 +54,11 @@ def union(needs: Iterable[Needs | None]) -> Needs | None:
         if result is None:
             result = dict(each)
         else:
-            result = {axis: result[axis] | each[axis] for axis in result.keys() & each.keys()}
+            result = {
+                axis: keep | each[axis]
+                for axis, keep in result.items()
+                if axis in each and keep.size == each[axis].size
+            }
     return result
 
 

@@ -11,12 +11,16 @@ import keras
 from keras_sbp.graph import Analysis, Graph, Op, Tensor
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import OPAQUE, Opaque, find_handler
+from keras_sbp.graph.keras_internals import nn_ops
 from keras_sbp.graph.program import Cast, is_tensor
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.units import Needs
 from keras_sbp.graph.what_if import Site
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.rebuild import rebuild
+
+# Casts are not Keras's own operations; of attention it mistakes the width of the result.
+WITHOUT_TRUE_COPY = (Cast, nn_ops.DotProductAttention)
 
 
 def gated_copy(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> keras.Model:
@@ -47,7 +51,7 @@ def _copy_everything(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> 
     """Knows nothing and needs everything: what is rebuilt from this analysis is a copy."""
     handlers = dict.fromkeys(graph.ops, OPAQUE)
     for op in graph.ops:
-        if isinstance(op.operation, Cast):
+        if isinstance(op.operation, WITHOUT_TRUE_COPY):
             handlers[op] = find_handler(op)[0]
         elif isinstance(op.operation, SBPLayer) and op.operation in gates:
             handlers[op] = CallGate()

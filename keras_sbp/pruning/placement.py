@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph import Analysis, Graph, Op
-from keras_sbp.graph.coupling import Group, Spot, coupled_units
+from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
 from keras_sbp.graph.handler import LayerHandler
 from keras_sbp.graph.handlers.einsum_roles import Roles
 from keras_sbp.graph.units import Known, Needs
@@ -68,7 +68,7 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
         if not producers or not _is_wanted(group_kind, group, wishes):
             continue
         try:
-            _refuse_hopeless(graph, analysis, group)
+            _refuse_hopeless(graph, analysis, what_if, group)
             plan.placements.append(_place(what_if, group, producers, group_kind, wishes))
         except CannotGateError as error:
             plan.refusals.append(Refusal(producers, str(error)))
@@ -183,7 +183,7 @@ def _name(producer: Op, group_kind: str) -> str:
     return f"{attention}_{group_kind}_gate"
 
 
-def _refuse_hopeless(graph: Graph, analysis: Analysis, group: Group) -> None:
+def _refuse_hopeless(graph: Graph, analysis: Analysis, what_if: WhatIf, group: Group) -> None:
     for spot in group.spots:
         op = group.makers.get(spot)
         if spot.tensor in graph.inputs:
@@ -192,6 +192,13 @@ def _refuse_hopeless(graph: Graph, analysis: Analysis, group: Group) -> None:
             raise CannotGateError("its units are an output of the model")
         if op in analysis.opaque and not isinstance(op.operation, SBPLayer):
             raise CannotGateError(f"'{op.name}' is opaque: {analysis.opaque[op]}")
+    for spot in group.sources:
+        op = group.makers[spot]
+        if unit_axes(op) and makes_several_of_one(op, what_if.handlers[op], spot):
+            raise CannotGateError(
+                f"'{op.name}' makes several units of one, which can only go together; the gate of "
+                "what it reads governs them"
+            )
 
 
 def _common_axis(spots: Sequence[Spot]) -> int:

@@ -16,32 +16,23 @@ from keras_sbp.pruning.plan import Placement
 def without_redundant(
     placements: Sequence[Placement], existing: Sequence[Placement], what_if: WhatIf
 ) -> list[Placement]:
-    """Leaves one gate where two would decide about the same units, each in its own count.
+    """Drops gates whose units other gates remove, each by several units of theirs.
 
-    A depthwise convolution with a multiplier makes several channels of one: the gate in front of
-    it can remove them all, one behind it could remove none alone. Several query heads share a
-    key-value head, but not all that they are made from: their gate is the one that stays.
+    Where several query heads share a key-value head, the gate of the query heads is enough: the
+    key-value head goes with the last of them.
 
     Args:
         placements: gates to be; those that stay take over the producers of those that do not.
-        existing: gates that the model has already; they stay.
+        existing: gates that the model has already.
         what_if: of the program.
     """
     left = list(placements)
-    for placement in [*existing, *placements]:
-        if placement not in left and placement not in existing:
-            continue
+    for placement in placements:
         others = _removing_the_same(placement, [*existing, *left], what_if)
-        made_of_it = [other for other in others if other in left and _is_made_of(other, placement)]
-        if made_of_it:
-            dropped, staying = made_of_it, [placement]
-        elif others and placement in left:
-            dropped, staying = [placement], others
-        else:
-            continue
-        left = [each for each in left if each not in dropped]
-        for each in staying:
-            each.producers.extend(op for gone in dropped for op in gone.producers)
+        if others:
+            left.remove(placement)
+            for other in others:
+                other.producers.extend(placement.producers)
     return left
 
 
@@ -69,10 +60,3 @@ def _met(other: Placement, seen: Mapping[Tensor, Known]) -> list[Site]:
         if constant is not None:
             sites.append(replace(site, removed=tuple(np.flatnonzero(constant == 0))))
     return sites
-
-
-def _is_made_of(later: Placement, earlier: Placement) -> bool:
-    """Tells whether all units of one gate are computed from those of another alone."""
-    units = {tensor for op in earlier.ops for tensor in op.outputs}
-    makers = [op for op in later.ops if any(s.tensor in op.outputs for s in later.group.sources)]
-    return all(units.issuperset(op.inputs) for op in makers)

@@ -7,7 +7,7 @@ import pytest
 from keras import Input, Model, layers, ops
 
 from keras_sbp.graph import analyse, trace
-from keras_sbp.graph.coupling import Group, Spot, coupled_units, handed_on
+from keras_sbp.graph.coupling import Group, Spot, coupled_units, handed_on, makes_several_of_one
 
 
 def pairs(layer, *shapes) -> set[tuple[int, int, int]]:
@@ -46,6 +46,26 @@ def pairs(layer, *shapes) -> set[tuple[int, int, int]]:
 )
 def test_handed_on(layer, shapes, expected) -> None:
     assert pairs(layer, *shapes) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (layers.DepthwiseConv2D(3, depth_multiplier=2), True),
+        (layers.DepthwiseConv2D(3), False),
+        (layers.Conv2D(8, 3, groups=4), True),
+        (layers.Conv2D(8, 3, groups=2), False),
+        (layers.Conv2D(8, 3), False),
+        (layers.Conv2D(8, 3, kernel_initializer="zeros"), False),
+    ],
+    ids=lambda x: x.name if isinstance(x, layers.Layer) else "",
+)
+def test_several_units_of_one(layer, expected: bool) -> None:
+    image = Input((6, 6, 4))
+    graph = trace(Model(image, layer(image)))
+    (op,) = graph.ops
+    handler = analyse(graph).handlers[op]
+    assert makes_several_of_one(op, handler, Spot(op.outputs[0], 3)) is expected
 
 
 def groups_of(model: Model) -> tuple[list[Group], dict]:

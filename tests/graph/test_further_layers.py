@@ -39,6 +39,22 @@ def test_negative_constant_passes_equal_slopes_only() -> None:
         assert small.get_layer("before").units == units
 
 
+def test_softmax_needs_all_its_units() -> None:
+    parts = [layers.Dense(8, name="before"), layers.Softmax(), gate(), layers.Dense(64)]
+    small = pruned(Sequential([Input((5,)), *parts]), [1, 2])
+    assert small.get_layer("before").units == 8
+
+
+def test_positions_pass_softmax() -> None:
+    features = Input((5,))
+    x = layers.RepeatVector(6, name="repeat")(layers.Dense(8)(features))
+    x = layers.Softmax(name="softmax")(gate(axis=1)(x))
+    small = pruned(Model(features, layers.Dense(64)(layers.Flatten()(x))), [0, 3])
+    # Positions that were removed have equal logits, so they are constants other than 0.
+    assert small.get_layer("repeat").n == 4
+    assert small.get_layer("softmax").output.shape == (None, 4, 8)
+
+
 def test_embedding_columns() -> None:
     words = Input((7,), dtype="int32")
     x = layers.Dense(4, activation="relu")(gate()(layers.Embedding(9, 8, name="table")(words)))
