@@ -1,4 +1,4 @@
-"""Composite layers and models with a call of their own become graphs, or stay whole for a reason."""
+"""Composite layers and models with a call of their own become graphs, or stay whole."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Author:
             x = layers.Flatten()(x) if self.chance(50) else self.global_pool(x)
         if self.chance(40):
             x = gate()(x)
-        # Linear: behind a softmax or tanh of large numbers, their rounding would be compared with 1.
+        # Linear: behind a softmax or tanh of large numbers, rounding would be compared with 1.
         return layers.Dense(64)(x)
 
     def step(self, x: keras.KerasTensor, pool: list) -> keras.KerasTensor:
