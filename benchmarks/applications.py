@@ -85,8 +85,10 @@ def _measure_apart(name: str, settings: dict) -> dict:
         )
     except subprocess.TimeoutExpired:
         return {"name": name, "error": f"not done after {TIMEOUT} s"}
+    if done.returncode < 0:
+        return {"name": name, "error": f"killed by signal {-done.returncode}; memory is short?"}
     if done.returncode:
-        return {"name": name, "error": done.stderr.strip()[-2000:] or f"exit {done.returncode}"}
+        return {"name": name, "error": done.stderr.strip()[-2000:]}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def catalogue() -> dict[str, Architecture]:
     """
     entries = [_application(name, top) for name in application_names() for top in (True, False)]
     entries.append(Architecture("Subclassed ResNet", _subclassed))
-    if importlib.util.find_spec("keras_hub"):
+    if hub.INSTALLED:
         entries += [
             Architecture("KerasHub BERT", hub.bert, hub.tokens),
             Architecture("KerasHub ViT", hub.vit),

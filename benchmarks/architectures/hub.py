@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 import keras
 import numpy as np
+
+# Without these three it cannot be imported.
+PACKAGES = ("keras_hub", "regex", "tokenizers")
+INSTALLED = all(importlib.util.find_spec(name) for name in PACKAGES)
 
 VOCABULARY = 100
 TOKENS = 12

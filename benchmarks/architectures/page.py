@@ -10,7 +10,8 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "architectures.md"
 BEGIN = "<!-- table: python -m benchmarks.applications --table -->\n"
 END = "<!-- end of table -->\n"
 
-HEADINGS = ("network", "input", "units", "params", "MACs", "prune", "max\\|Δ\\|", "opaque calls")
+ERROR = "max\\|Δ\\| / max\\|y\\|"
+HEADINGS = ("network", "input", "units", "params", "MACs", "prune", ERROR, "opaque calls")
 
 
 def write_page(results: pathlib.Path) -> pathlib.Path:
@@ -34,7 +35,7 @@ def table(results: dict) -> str:
     settings, versions = results["settings"], results["versions"]
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
     lines += ["", f"Seed {settings['seed']}; {told}; {results['machine']['cores']} CPU cores."]
-    return "\n".join([*lines, *_exported(rows)]) + "\n"
+    return "\n".join([*lines, *_reasons(rows), *_exported(rows)]) + "\n"
 
 
 def _cells(row: dict) -> list[str]:
@@ -51,6 +52,17 @@ def _cells(row: dict) -> list[str]:
         f"{row['max_abs_error']:.0e}",
         "; ".join(f"{each['calls']} {each['kind']}" for each in row["opaque"]) or "–",
     ]
+
+
+def _reasons(rows: Iterable[dict]) -> list[str]:
+    """Why calls are opaque, and in how many networks."""
+    counts: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for each in row.get("opaque", ()):
+            why = each["kind"], each["reason"]
+            counts[why] = counts.get(why, 0) + 1
+    lines = [f"- {kind}, in {n} of the networks: {reason}." for (kind, reason), n in counts.items()]
+    return ["", "Opaque calls:", "", *lines] if lines else []
 
 
 def _exported(rows: Iterable[dict]) -> list[str]:

@@ -42,6 +42,7 @@ __all__ = [
     "nn_ops",
     "numpy_ops",
     "output_structure",
+    "rename_clashing_operations",
     "sublayers",
 ]
 
@@ -123,6 +124,38 @@ def leaving_no_trace(layer: keras.layers.Layer) -> Iterator[None]:
         for each, (inbound, outbound) in zip(touched, before, strict=True):
             each._inbound_nodes[:] = inbound
             each._outbound_nodes[:] = outbound
+
+
+def rename_clashing_operations(outputs: list[keras.KerasTensor]) -> None:
+    """Gives operations of `keras.ops` new names where a name is taken; Keras demands it.
+
+    Keras numbers them anew in every process, while those of a loaded model keep their names.
+    Layers keep theirs.
+    """
+    behind = _operations_behind(outputs)
+    taken = {each.name for each in behind if isinstance(each, keras.layers.Layer)}
+    for operation in behind:
+        if not isinstance(operation, keras.layers.Layer):
+            name, number = operation.name, 0
+            while operation.name in taken:
+                number += 1
+                operation.name = f"{name}_{number}"
+            taken.add(operation.name)
+
+
+def _operations_behind(outputs: list[keras.KerasTensor]) -> list[keras.Operation]:
+    """The operations that tensors are computed by, each once."""
+    found: dict[int, keras.Operation] = {}
+    waiting, seen = list(outputs), set()
+    while waiting:
+        tensor = waiting.pop()
+        operation, node_index, _ = tensor._keras_history
+        if operation is None or (id(operation), node_index) in seen:
+            continue
+        seen.add((id(operation), node_index))
+        found[id(operation)] = operation
+        waiting.extend(operation._inbound_nodes[node_index].input_tensors)
+    return list(found.values())
 
 
 def config_of(operation: keras.Operation, cls: type, name: str) -> dict[str, Any]:

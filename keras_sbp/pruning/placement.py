@@ -11,7 +11,7 @@ from keras import layers
 from keras_sbp.graph import Analysis, Graph, Op
 from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
 from keras_sbp.graph.handler import LayerHandler
-from keras_sbp.graph.handlers.einsum_roles import Roles
+from keras_sbp.graph.handlers.einsum_roles import Roles, equation_of
 from keras_sbp.graph.units import Known, Needs
 from keras_sbp.graph.what_if import Site, WhatIf
 from keras_sbp.layers import SBPLayer
@@ -64,7 +64,7 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
             if producers:
                 plan.refusals.append(Refusal(producers, f"gate '{gate.name}' is there already"))
             continue
-        group_kind = _kind(group, producers)
+        group_kind = _kind(group, producers, analysis)
         if not producers or not _is_wanted(group_kind, group, wishes):
             continue
         try:
@@ -84,7 +84,7 @@ def unit_axes(op: Op) -> list[int]:
     weights = getattr(op.operation, "weights", ())
     if not any(len(weight.shape) > 1 for weight in weights):
         return []
-    if isinstance(op.operation, layers.EinsumDense):
+    if isinstance(op.operation, layers.EinsumDense) and equation_of(op) is not None:
         roles = Roles.of(op)
         return sorted(roles.output.index(letter) for letter in roles.free)
     layer = getattr(op.operation, "layer", op.operation)  # inside of a wrapper
@@ -141,12 +141,12 @@ def _existing_gate(group: Group, producers: list[Op]) -> Placement | None:
     return Placement(name, list(producers), sites, sites[0].axis, ops, group)
 
 
-def _kind(group: Group, producers: list[Op]) -> str:
+def _kind(group: Group, producers: list[Op], analysis: Analysis) -> str:
     """Layers that make several axes of units at once are those of attention."""
     for spot in group.sources:
         op = group.makers.get(spot)
         if op in producers:
-            axes = unit_axes(op)
+            axes = _unit_axes(op, analysis)
             if len(axes) > 1:
                 return "heads" if spot.axis == axes[0] else "width"
     return "units"

@@ -11,7 +11,7 @@ import keras
 from keras_sbp.graph import Analysis, Graph, Op, Tensor
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.checks import ask_rebuild
-from keras_sbp.graph.keras_internals import input_layer
+from keras_sbp.graph.keras_internals import input_layer, rename_clashing_operations
 from keras_sbp.graph.slim import Slim
 
 
@@ -28,6 +28,7 @@ def rebuild(graph: Graph, analysis: Analysis) -> tuple[keras.Model, dict[int, An
         if analysis.is_live(op):
             _rebuild_op(op, analysis, slims, readers, build)
     outputs = [build.settle(slims[tensor]).tensor for tensor in graph.outputs]
+    rename_clashing_operations(outputs)
     model = keras.Model(
         inputs=_repack(graph.input_structure, [slims[t].tensor for t in graph.inputs]),
         outputs=_repack(graph.output_structure, outputs),

@@ -75,11 +75,13 @@ def test_embedding_column_of_one_number_is_a_constant() -> None:
     assert small.get_layer("table").output_dim == 6
 
 
-def test_embedding_with_a_mask_stays_whole() -> None:
+def test_embedding_stays_whole_only_where_its_mask_is_read() -> None:
     words = Input((7,), dtype="int32")
-    x = layers.Dense(4)(gate()(layers.Embedding(9, 8, mask_zero=True, name="table")(words)))
-    model = Model(words, layers.Dense(64)(layers.Flatten()(x)))
-    assert pruned(model, [1, 2, 6]).get_layer("table").output_dim == 8
+    x = gate()(layers.Embedding(9, 8, mask_zero=True, name="table")(words))
+    unread = Model(words, layers.Dense(64)(layers.Flatten()(layers.Dense(4)(x))))
+    assert pruned(unread, [1, 2, 6]).get_layer("table").output_dim == 5
+    read = Model(words, layers.Dense(64)(layers.SimpleRNN(4)(x)))
+    assert pruned(read, [1, 2, 6]).get_layer("table").output_dim == 8
 
 
 def test_units_pass_permutation_and_unneeded_repetitions_go() -> None:

@@ -47,8 +47,6 @@ class DotProductAttention(LayerHandler):
             return "its heads or widths are unknown"
         if width != key_width or groups != same or heads % groups:
             return "its query, key and value do not fit each other"
-        if op.outputs[0].shape[HEADS:] != (heads, value_width):
-            return "its value is not as wide as its key, so Keras does not know its shape"
         if any(not _is_simple(extra, heads) for extra in _extras(op).values()):
             return "its mask or bias is not understood"
         return None

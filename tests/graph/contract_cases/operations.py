@@ -174,8 +174,7 @@ REDUCTIONS: dict[type, list[Case]] = {
 }
 REDUCTIONS[numpy_ops.CountNonzero].pop()
 SOFTMAX: dict[type, list[Case]] = {
-    cls: [of(lambda x, cls=cls: cls(axis=1)(x))]
-    for cls in (nn_ops.LogSoftmax, nn_ops.Softmax)
+    cls: [of(lambda x, cls=cls: cls(axis=1)(x))] for cls in (nn_ops.LogSoftmax, nn_ops.Softmax)
 }
 
 PRODUCTS: dict[type, list[Case]] = {
