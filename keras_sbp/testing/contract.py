@@ -44,6 +44,8 @@ class LayerHandlerContract(abc.ABC):
         input_dtypes: their dtypes; "float" stands for that of the dtype policy.
         gated_inputs: axes of the inputs along which units go when they are 0. () if none can.
         gated_outputs: axes of the outputs along which units go when nobody needs them.
+        constants: what constant units hold. Where the layer jumps at one of them, take another:
+            rounding would show.
         dtype_policies: the policies to test under.
         trials: how many random trials a test makes.
         keeps: what gates keep in the networks that are pruned: "all", "half" or "one" unit.
@@ -66,6 +68,7 @@ class LayerHandlerContract(abc.ABC):
     input_dtypes: Sequence[str] | None = None
     gated_inputs: Sequence[int] = (-1,)
     gated_outputs: Sequence[int] = (-1,)
+    constants: Sequence[float] = (0.0, 0.4, -1.3)
     dtype_policies: Sequence[str] = ("float64", "float32")
     trials: int = 12
     keeps: Sequence[str] = KEEPS
@@ -196,7 +199,7 @@ class LayerHandlerContract(abc.ABC):
         layer, model, op, handler = self._calls[policy]
         self.randomise(layer, rng)
         where = f"number {number}, {policy}"
-        return Trial(op, handler, model, self.draw, rng, number, where)
+        return Trial(op, handler, model, self.draw, self.constants, rng, number, where)
 
     def _call_under(self, policy: str) -> tuple[Any, keras.Model, Op, LayerHandler]:
         """Makes the layer and calls it once."""

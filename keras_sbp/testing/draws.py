@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from keras_sbp.graph.units import Known, Needs, constant_everywhere, kept, tidy
 
 BATCH_SIZE = 3
 UNKNOWN_SIZE = 5  # what an unknown size becomes
-CONSTANTS = (0.0, 0.5, -1.5)
 SHARE = 0.4  # of units that are constant, or are not needed
 
 Draw = Callable[[np.random.Generator, tuple[int, ...], str], np.ndarray]
@@ -64,26 +63,32 @@ def restricted(numbers: np.ndarray, needs: Needs) -> np.ndarray:
     return numbers
 
 
-def knowledge(rng: np.random.Generator, tensor: Tensor, number: int) -> Known:
-    """Returns what could be known of an input; six kinds of knowledge take turns."""
+def knowledge(
+    rng: np.random.Generator, tensor: Tensor, constants: Sequence[float], number: int
+) -> Known:
+    """Returns what could be known of an input; six kinds of knowledge take turns.
+
+    Args:
+        constants: what constant units may hold.
+        number: of the trial.
+    """
     axes = unit_axes(tensor)
     if not axes or "float" not in tensor.dtype:
         return {}
+    one_axis = [int(rng.choice(axes))]
+    one_constant = [float(rng.choice(constants))]
     # The shift by one lets each kind meet each of two or three dtype policies.
     kind = (number + number // 6) % 6
     if kind == 4:
-        axis = int(rng.choice(axes))
-        return {axis: rng.choice(CONSTANTS, tensor.shape[axis])}
+        return {axis: rng.choice(constants, tensor.shape[axis]) for axis in one_axis}
     if kind == 5:
-        return {} if rng.random() < 0.5 else constant_everywhere(0.5, sizes(tensor))
-    one_axis = [int(rng.choice(axes))]
+        return {} if rng.random() < 0.5 else constant_everywhere(*one_constant, sizes(tensor))
     # Where units of several axes cross, they must hold the same constant.
-    kinds = [(one_axis, CONSTANTS), (axes, (0.5,)), (axes[-1:], (0.0,)), (axes, (0.0,))]
-    chosen, constants = kinds[kind]
+    kinds = [(one_axis, constants), (axes, one_constant), (axes[-1:], [0.0]), (axes, [0.0])]
     known = {}
-    for axis in chosen:
+    for axis in kinds[kind][0]:
         gone = ~some(rng, tensor.shape[axis])
-        known[axis] = np.where(gone, rng.choice(constants, gone.size), np.nan)
+        known[axis] = np.where(gone, rng.choice(kinds[kind][1], gone.size), np.nan)
     return tidy(known)
 
 

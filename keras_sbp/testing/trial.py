@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ class Trial:
     Attributes:
         model: the call alone; its inputs and outputs are those of the call.
         draw: makes random numbers for an input.
+        constants: what constant units may hold.
         number: of the trial; it decides which kinds of knowledge and needs are drawn.
         where: for messages.
     """
@@ -34,6 +36,7 @@ class Trial:
     handler: LayerHandler
     model: keras.Model
     draw: draws.Draw
+    constants: Sequence[float]
     rng: np.random.Generator
     number: int
     where: str
@@ -41,9 +44,9 @@ class Trial:
     needed: list[Needs | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        rng, number = self.rng, self.number
-        self.known = [draws.knowledge(rng, tensor, number) for tensor in self.op.inputs]
-        self.needed = [draws.needs(rng, tensor, number) for tensor in self.op.outputs]
+        rng, number, constants = self.rng, self.number, self.constants
+        self.known = [draws.knowledge(rng, x, constants, number) for x in self.op.inputs]
+        self.needed = [draws.needs(rng, x, number) for x in self.op.outputs]
         if len(self.needed) > 1 and rng.random() < 0.5:
             self.needed[int(rng.integers(len(self.needed)))] = None
 

@@ -30,6 +30,7 @@ class Case:
     policies: Sequence[str] = ("float64", "float32", "mixed_float16")
     call: Callable | None = None
     batch: int | None = None
+    constants: Sequence[float] = LayerHandlerContract.constants
     lowest: float | None = None
     highest: float | None = None
 
@@ -41,7 +42,7 @@ class TableContract(LayerHandlerContract):
         self.case = case
         self.input_shapes, self.input_dtypes = case.shapes, case.dtypes
         self.gated_inputs, self.gated_outputs = case.inputs, case.outputs
-        self.dtype_policies = case.policies
+        self.dtype_policies, self.constants = case.policies, case.constants
 
     def make_layer(self) -> Any:
         return self.case.make() if self.case.make else None

@@ -72,7 +72,8 @@ def unary(cls: type) -> Case:
 
 
 def binary(cls: type) -> Case:
-    return of(lambda x, y: cls()(x, y), *TWO, **gated(cls))
+    """Comparisons of two numbers that are equal up to rounding could go either way."""
+    return of(lambda x, y: cls()(x, y), *TWO, constants=(0.0,), **gated(cls))
 
 
 ARITHMETIC: dict[type, list[Case]] = {
