@@ -8,7 +8,6 @@ import pathlib
 import pytest
 
 from benchmarks.applications import JSON
-from benchmarks.architectures.catalogue import WITHOUT_TOP, application_names
 from benchmarks.architectures.measure import shortcomings
 from benchmarks.architectures.page import BEGIN, PAGE, filled, table
 
@@ -28,11 +27,9 @@ def test_page_notices_a_changed_number() -> None:
     assert filled(PAGE.read_text(), changed) != PAGE.read_text()
 
 
-
 @pytest.mark.parametrize("name", ROWS)
 def test_every_network_got_what_it_was_promised(name: str) -> None:
     assert shortcomings(ROWS[name]) == []
-
 
 
 def test_a_row_that_failed_is_shown_as_failed() -> None:
