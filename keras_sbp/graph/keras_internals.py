@@ -172,11 +172,13 @@ def config_of(operation: keras.Operation, cls: type, name: str) -> dict[str, Any
 
 
 def clone_operation(operation: keras.Operation, name: str, **changes: Any) -> keras.Operation:
-    """Returns a new operation from the old one's config; weights are not copied.
+    """Returns a new operation like the old one; weights are not copied.
 
     Args:
-        changes: config entries that differ.
+        changes: config entries that differ; of layers only.
     """
+    if not isinstance(operation, keras.layers.Layer):
+        return _copied(operation, name)
     if isinstance(operation, keras.layers.Lambda):
         # Its config holds byte code, which would come back without the module it was written in.
         return keras.layers.Lambda(
@@ -189,3 +191,12 @@ def clone_operation(operation: keras.Operation, name: str, **changes: Any) -> ke
         )
     cls = type(operation)
     return cls.from_config(config_of(operation, cls, name) | changes)
+
+
+def _copied(operation: keras.Operation, name: str) -> keras.Operation:
+    """A copy of a `keras.ops` operation, which has no config when its arguments are arrays."""
+    cls = type(operation)
+    copy = object.__new__(cls)
+    copy.__dict__ |= operation.__dict__
+    keras.Operation.__init__(copy, name=name)
+    return copy

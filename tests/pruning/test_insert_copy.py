@@ -112,6 +112,17 @@ def test_difference_is_within_the_slope_bound() -> None:
         assert 0 < np.abs(before - after).max() <= 1.05 * (1 - mean) * slope
 
 
+def test_operation_that_was_called_with_an_array_is_copied() -> None:
+    """Keras makes no config of it."""
+    inputs = Input((6,))
+    x = layers.Dense(4, "relu", name="first")(inputs)
+    x = ops.repeat(x, np.array([1, 2, 3, 1]), axis=-1)
+    model = randomise(Model(inputs, layers.Dense(3, name="second")(x)))
+    gated = keras_sbp.insert_sbp(model, log_sigma_initializer=-20.0)
+    assert gate_map(gated) == {"first_gate": ["first"]}
+    assert_equal_outputs(model, gated, 1e-6)
+
+
 def test_names_structure_and_layers_are_kept() -> None:
     model = network()
     gated = keras_sbp.insert_sbp(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from keras import ops
 
@@ -33,6 +35,9 @@ KNOWS_NO_ZERO = """Arccosh Ceil Floor Isfinite Isinf Isnan Log Log10 Log2 Logica
     Round Rsqrt Sign Signbit Trunc DivideNoNan Equal FloorDivide Fmod Greater GreaterEqual Heaviside
     Less LessEqual LogicalAnd LogicalOr LogicalXor Mod NotEqual TrueDivide All Any Argmax Argmin
     CountNonzero"""
+
+# Which of two numbers that are equal up to rounding is larger is anybody's guess.
+ZERO = {"constants": (0.0,)}
 
 # What is defined on some numbers only.
 RANGES = {
@@ -72,8 +77,7 @@ def unary(cls: type) -> Case:
 
 
 def binary(cls: type) -> Case:
-    """Comparisons of two numbers that are equal up to rounding could go either way."""
-    return of(lambda x, y: cls()(x, y), *TWO, constants=(0.0,), **gated(cls))
+    return of(lambda x, y: cls()(x, y), *TWO, **ZERO, **gated(cls))
 
 
 ARITHMETIC: dict[type, list[Case]] = {
@@ -174,6 +178,8 @@ REDUCTIONS: dict[type, list[Case]] = {
     )
 }
 REDUCTIONS[numpy_ops.CountNonzero].pop()
+for cls in (numpy_ops.Argmax, numpy_ops.Argmin):
+    REDUCTIONS[cls] = [dataclasses.replace(case, **ZERO) for case in REDUCTIONS[cls]]
 SOFTMAX: dict[type, list[Case]] = {
     cls: [of(lambda x, cls=cls: cls(axis=1)(x))] for cls in (nn_ops.LogSoftmax, nn_ops.Softmax)
 }
