@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
+from benchmarks.architectures import hub
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--graphs", type=int, default=100, help="number of random networks to prune")
@@ -13,10 +15,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under another backend, tests of TensorFlow itself are not collected."""
-    if keras.backend.backend() == "tensorflow":
-        return
-    foreign = [item for item in items if item.get_closest_marker("tensorflow")]
+    """Deselects tests of TensorFlow itself under other backends, and of KerasHub without it."""
+    here = {"tensorflow": keras.backend.backend() == "tensorflow", "keras_hub": hub.INSTALLED}
+    missing = [marker for marker, is_here in here.items() if not is_here]
+    foreign = [item for item in items if any(map(item.get_closest_marker, missing))]
     config.hook.pytest_deselected(items=foreign)
     items[:] = [item for item in items if item not in foreign]
 

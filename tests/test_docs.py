@@ -132,6 +132,7 @@ def test_version_is_the_same_everywhere() -> None:
 @pytest.mark.parametrize(
     "thing",
     [
+        keras_sbp.insert_sbp,
         keras_sbp.prune,
         keras_sbp.SBPLayer,
         keras_sbp.distributions.TruncatedLogNormal,
@@ -185,7 +186,7 @@ def test_docstring_blocks_about_files() -> None:
 
 def test_docstring_block_of_rule() -> None:
     namespace = {"keras": keras, "keras_sbp": keras_sbp}
-    run_docstring_block(keras_sbp.selection.Rule, namespace)
+    run_docstring_block(keras_sbp.selection.PosteriorRule, namespace)
     posterior = keras_sbp.distributions.TruncatedLogNormal([0.0, -15.0], [-5.0, -5.0])
     assert namespace["MeanThreshold"]().keep(posterior).tolist() == [True, False]
 

@@ -50,7 +50,7 @@ def _randomise_vectors(model: keras.Model, rng: np.random.Generator) -> None:
                 variable.assign(rng.uniform(0.5, 1.5, variable.shape))
             else:
                 shifts = isinstance(layer, layers.BatchNormalization)
-                variable.assign(rng.normal(0.5 if shifts else 0, 0.3, variable.shape))
+                variable.assign(rng.normal(1.0 if shifts else 0, 0.3, variable.shape))
 
 
 def randomise_gate(gate: SBPLayer, rng: np.random.Generator, drop: float) -> None:

@@ -6,7 +6,7 @@ import math
 from numbers import Real
 from typing import Any
 
-from keras_sbp.selection import Rule
+from keras_sbp.selection import PosteriorRule
 
 NOISE_KINDS = ("example", "batch")
 
@@ -78,12 +78,13 @@ def check_noise(noise: Any) -> str:
     return noise
 
 
-def check_rule(rule: Any) -> Rule:
+def check_rule(rule: Any) -> PosteriorRule:
     """Returns the rule."""
-    if not isinstance(rule, Rule):
+    if not isinstance(rule, PosteriorRule):
         raise TypeError(
-            "SBPLayer asks a rule which units stay. Expected a keras_sbp.selection.Rule, such as "
-            "keras_sbp.SNRThreshold(1.0), or None for that one. "
+            "SBPLayer asks a rule which units stay. Expected a "
+            "keras_sbp.selection.PosteriorRule, such as keras_sbp.SNRThreshold(1.0), or None for "
+            "that one. "
             f"Received: rule={rule!r} (of type {type(rule).__name__})."
         )
     return rule

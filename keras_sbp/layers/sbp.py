@@ -13,7 +13,7 @@ from keras_sbp.layers import arguments, raw_values, unit_axis
 from keras_sbp.layers.deciding import deciding, decision_for
 from keras_sbp.layers.kl_weighting import KLWeighting
 from keras_sbp.layers.stored_posterior import StoredPosterior
-from keras_sbp.selection import Rule, SNRThreshold
+from keras_sbp.selection import PosteriorRule, SNRThreshold
 
 __all__ = ["SBPLayer", "deciding"]
 
@@ -46,7 +46,7 @@ class SBPLayer(keras.layers.Layer):
             per epoch.
         kl_weight: Factor on the KL, 0 or greater. 1 is the evidence lower
             bound.
-        rule: A `keras_sbp.selection.Rule` that decides which units stay.
+        rule: A `keras_sbp.selection.PosteriorRule` that decides which units stay.
             `None` means `SNRThreshold(1.0)`.
         log_low: Lower end of the interval that log theta is truncated to.
         log_high: Upper end of that interval.
@@ -87,7 +87,7 @@ class SBPLayer(keras.layers.Layer):
         axis: int | tuple[()] = -1,
         num_samples: float | None = None,
         kl_weight: float = 1.0,
-        rule: Rule | None = None,
+        rule: PosteriorRule | None = None,
         log_low: float = -20.0,
         log_high: float = 0.0,
         noise: str = "example",

@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_sbp.distributions import TruncatedLogNormal
+from keras_sbp.selection.network import Network, UnitGroup
 
 
 class Rule(abc.ABC):
-    """Decides from posteriors which units stay.
+    """Decides which units of a network stay: `keras_sbp.prune(model, rule)`.
 
-    A rule is asked in two places, and must answer alike in both: inside a
-    compiled inference step with backend tensors, and on the host with NumPy
-    float64, where `prune()` takes its decision. Write `keep()` with what a
-    `TruncatedLogNormal` offers and with operators that tensors and arrays
-    share (`<`, `~`, `&`), and one text serves both.
-
-    Register a rule of your own with
-    `keras.saving.register_keras_serializable`, so that a gate that carries it
-    can be saved.
-
-    Example:
-
-    ```python
-    @keras.saving.register_keras_serializable(package="my_rules")
-    class MeanThreshold(keras_sbp.selection.Rule):
-        def keep(self, posterior):
-            return posterior.mean() > 0.01
-    ```
+    A rule that needs nothing but the posteriors of gates is a
+    `PosteriorRule`; it can be a gate's own rule too.
     """
 
     @abc.abstractmethod
-    def keep(self, posterior: TruncatedLogNormal) -> Any:
+    def importance(self, network: Network) -> Mapping[UnitGroup, np.ndarray]:
+        """Returns how much each unit is worth to this rule.
+
+        Args:
+            network: what is to be pruned.
+
+        Returns:
+            For each group a float64 array of shape `(units,)`. Larger means
+            more worth; NaN means that nothing is known, and such units stay.
+        """
+
+    @abc.abstractmethod
+    def decide(self, network: Network) -> Mapping[UnitGroup, np.ndarray]:
         """Returns which units stay.
 
         Args:
-            posterior: The posterior of the units, with NumPy arrays or with
-                backend tensors inside.
+            network: what is to be pruned.
 
         Returns:
-            A boolean NumPy array or a boolean tensor, whichever `posterior`
-            holds, of the shape of `posterior.mu`. True means that the unit
-            stays.
+            For each group a boolean array of shape `(units,)`, True for the
+            units that stay.
         """
 
     def get_config(self) -> dict[str, Any]:
@@ -57,3 +55,77 @@ class Rule(abc.ABC):
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
+
+
+class PosteriorRule(Rule):
+    """Decides from the posteriors of gates; the kind of rule that an `SBPLayer` can have.
+
+    It is asked in two places, and must answer alike in both: inside a
+    compiled inference step with backend tensors, and on the host with NumPy
+    float64, where `prune()` takes its decision. Write `keep()` with what a
+    `TruncatedLogNormal` offers and with operators that tensors and arrays
+    share (`<`, `~`, `&`), and one text serves both.
+
+    Register a rule of your own with
+    `keras.saving.register_keras_serializable`, so that a gate that carries it
+    can be saved.
+
+    Attributes:
+        keeps_high: Whether it is units with high scores that stay.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable(package="my_rules")
+    class MeanThreshold(keras_sbp.selection.PosteriorRule):
+        def keep(self, posterior):
+            return posterior.mean() > 0.01
+
+        def scores(self, posterior):
+            return posterior.mean()
+    ```
+    """
+
+    keeps_high: bool = True
+
+    @abc.abstractmethod
+    def keep(self, posterior: TruncatedLogNormal) -> Any:
+        """Returns which units stay.
+
+        Args:
+            posterior: The posterior of the units, with NumPy arrays or with
+                backend tensors inside.
+
+        Returns:
+            A boolean array or tensor of the shape of `posterior.mu`. True
+            means that the unit stays.
+        """
+
+    def scores(self, posterior: TruncatedLogNormal) -> Any:
+        """Returns the number per unit that the rule looks at; unless overridden, 1 or 0.
+
+        Args:
+            posterior: The posterior of the units, as for `keep()`.
+
+        Returns:
+            An array of the shape of `posterior.mu`, or such a tensor.
+        """
+        return np.asarray(self.keep(posterior), np.float64)
+
+    def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns the scores, turned round where it is low ones that stay."""
+        sign = 1.0 if self.keeps_high else -1.0
+        return {group: sign * self.scores(self._posterior(group)) for group in network.groups}
+
+    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns `keep()` for the posterior of each group."""
+        return {group: self.keep(self._posterior(group)) for group in network.groups}
+
+    def _posterior(self, group: UnitGroup) -> TruncatedLogNormal:
+        if group.posterior is None:
+            raise ValueError(
+                f"{self!r} decides from posteriors, but '{group.name}' has none: the model has "
+                "no gates. Expected a model with SBPLayers that were trained. Insert them with "
+                "keras_sbp.insert_sbp and train, or use a rule that needs no gates."
+            )
+        return group.posterior

@@ -9,12 +9,12 @@ from typing import Any, final
 import keras
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.selection.rule import Rule
+from keras_sbp.selection.rule import PosteriorRule
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_sbp")
-class SNRThreshold(Rule):
+class SNRThreshold(PosteriorRule):
     """Keeps the units whose SNR is at least a threshold.
 
     The SNR of a unit is `E[theta] / sqrt(Var[theta])` under its posterior. A
@@ -52,6 +52,10 @@ class SNRThreshold(Rule):
             )
         self.threshold = float(threshold)
 
+    def scores(self, posterior: TruncatedLogNormal) -> Any:
+        """Returns the SNR."""
+        return posterior.snr()
+
     def keep(self, posterior: TruncatedLogNormal) -> Any:
         """Returns `SNR >= threshold` per unit, True also where the SNR is NaN.
 
@@ -62,7 +66,7 @@ class SNRThreshold(Rule):
             A boolean array or tensor of the shape of `posterior.mu`.
         """
         # Every comparison with NaN is False, so "not below" keeps what ">=" would delete.
-        return ~(posterior.snr() < self.threshold)
+        return ~(self.scores(posterior) < self.threshold)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

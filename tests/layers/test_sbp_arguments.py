@@ -10,11 +10,11 @@ import pytest
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import Rule, SNRThreshold
+from keras_sbp.selection import PosteriorRule, SNRThreshold
 
 
 @keras.saving.register_keras_serializable(package="test_sbp_arguments")
-class EverySecond(Rule):
+class EverySecond(PosteriorRule):
     def keep(self, posterior):
         return np.arange(posterior.mu.shape[0]) % 2 == 0
 

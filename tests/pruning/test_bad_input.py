@@ -9,7 +9,7 @@ from keras import Input, Model, Sequential, layers
 
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import prune
-from keras_sbp.selection import Rule
+from keras_sbp.selection import PosteriorRule
 from tests.pruning.oracle import drop_units, gate, randomise
 
 
@@ -132,7 +132,7 @@ def test_model_that_is_random_at_inference() -> None:
 
 
 def test_rule_with_a_wrong_answer() -> None:
-    class Broken(Rule):
+    class Broken(PosteriorRule):
         def keep(self, posterior):
             return np.ones(3)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import keras
 import numpy as np
 import pytest
@@ -22,10 +20,7 @@ from benchmarks.architectures.random_state import randomise
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import prune
 
-needs_keras_hub = pytest.mark.skipif(
-    not hub.INSTALLED,
-    reason="KerasHub is not installed; docs/architectures.md says how",
-)
+pytestmark = pytest.mark.keras_hub
 
 BACKBONES = {
     "BERT": Architecture("BERT", hub.bert, hub.tokens),
@@ -35,12 +30,6 @@ BACKBONES = {
 }
 
 
-def test_the_package_does_not_import_keras_hub() -> None:
-    for path in pathlib.Path(keras_sbp.__file__).parent.rglob("*.py"):
-        assert "keras_hub" not in path.read_text(), path
-
-
-@needs_keras_hub
 @pytest.mark.tensorflow  # JAX compiles every call of every shape, which takes minutes
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", BACKBONES)
@@ -49,7 +38,6 @@ def test_prunes_exactly(name: str, dtype: str) -> None:
     assert shortcomings(row) == []
 
 
-@needs_keras_hub
 @pytest.mark.parametrize("name", ["BERT", "ViT"])
 def test_dead_heads_and_feed_forward_units_are_gone(name: str) -> None:
     backbone = BACKBONES[name]

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.selection import Rule, SNRThreshold
+from keras_sbp.selection import PosteriorRule, SNRThreshold
 
 
 def posterior_with_snr(snr):
@@ -74,7 +74,7 @@ def test_round_trips_through_its_config():
 
 
 def test_a_rule_without_keep_is_abstract():
-    class Undecided(Rule):
+    class Undecided(PosteriorRule):
         pass
 
     with pytest.raises(TypeError, match="abstract"):
