@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sbp.graph.registry import handler_of, is_registered
+from keras_sbp.graph.trace import Op, trace
 from keras_sbp.graph.units import Known
 
 _names = keras.activations
@@ -44,13 +47,44 @@ ELEMENTWISE = HOMOGENEOUS | {
 
 
 def is_elementwise(function: Callable | None) -> bool:
-    """Tells whether each unit's output depends on that unit alone."""
-    return function is None or (inspect.isfunction(function) and function in ELEMENTWISE)
+    """Tells whether each unit's output depends on that unit alone.
+
+    A function of the user's own is called on a symbolic tensor, to see what it is made of.
+    """
+    if function is None:
+        return True
+    if not inspect.isfunction(function):
+        return False
+    return function in ELEMENTWISE or _is_made_of_elementwise(function)
 
 
 def is_homogeneous(function: Callable | None) -> bool:
     """Tells whether scales ≥ 0 pass through the function unchanged."""
     return function is None or (inspect.isfunction(function) and function in HOMOGENEOUS)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_made_of_elementwise(function: Callable) -> bool:
+    x = keras.Input((3, 5))
+    try:
+        graph = trace(keras.Model(x, function(x)), unfold_layers=False)
+    except Exception:  # whatever a user's function does with a symbolic tensor
+        return False
+    return all(_acts_on_each_number(op) for op in graph.ops)
+
+
+def _acts_on_each_number(op: Op) -> bool:
+    cls = type(op.operation)
+    if not is_registered(cls) or not handler_of(cls).on_each_number:
+        return False
+    leaves = keras.tree.flatten((op.args, op.kwargs))
+    fixed = [each for each in leaves if not any(each is tensor for tensor in op.inputs)]
+    shapes = {tensor.shape for tensor in [*op.inputs, *op.outputs]}
+    return (
+        len(shapes) == 1
+        and all(isinstance(each, bool | int | float) for each in fixed)
+        and handler_of(cls).refuses(op) is None
+    )
 
 
 def on_constants(function: Callable[[Any], Any] | None, known: Known, dtype: str) -> Known:

@@ -36,7 +36,13 @@ class LayerHandler(abc.ABC):
     """Answers three questions about one call of a layer; see the module `units` for the types.
 
     Handlers hold no state: one instance serves every call of every layer of its class.
+
+    Attributes:
+        on_each_number: of operations, whether each number of the result depends on the numbers
+            at the same place alone, without jumps. Activation functions are made of such.
     """
+
+    on_each_number: bool = False
 
     def refuses(self, op: Op) -> str | None:
         """Returns why this call must be left opaque, or None if it is understood."""

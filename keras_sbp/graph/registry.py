@@ -18,6 +18,11 @@ def registered_classes() -> list[type]:
     return sorted(_registry, key=lambda cls: cls.__name__)
 
 
+def is_registered(cls: type) -> bool:
+    """Tells whether there is a handler for exactly this class."""
+    return cls in _registry
+
+
 def handler_of(cls: type) -> Any:
     """Returns the handler of a registered class."""
     return _registry[cls]

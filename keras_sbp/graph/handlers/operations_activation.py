@@ -28,6 +28,8 @@ from keras_sbp.graph.units import Known, Needs, tidy
 class UnaryOperation(UnitWise):
     """A function of each number alone."""
 
+    on_each_number = True
+
     def refuses(self, op: Op) -> str | None:
         """Refuses further arguments."""
         return None if reads_one_tensor(op) else UNUSUAL_ARGUMENTS
@@ -165,6 +167,8 @@ _RANGE = {"float16": 0, "bfloat16": 1, "float32": 1, "float64": 2}
 )
 class Jumping(UnaryOperation):
     """Units pass; constants do not, since rounding might move them across a jump."""
+
+    on_each_number = False  # as part of an activation function, it would see constants
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """Nothing is known."""

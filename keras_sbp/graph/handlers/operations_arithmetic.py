@@ -21,6 +21,8 @@ from keras_sbp.graph.units import Needs
 class Elementwise(merge.Merge):
     """Each number of the result depends on the numbers at the same place."""
 
+    on_each_number = True
+
     def refuses(self, op: Op) -> str | None:
         """Refuses what is no tensor and no number, and shapes that broadcast in unknown ways."""
         if op.kwargs:
@@ -110,6 +112,8 @@ class Jumping(Elementwise):
     """A unit stays while it is needed of the result; constants do not pass, since rounding might
     move them across a jump.
     """
+
+    on_each_number = False
 
     def combine(self, op: Op, constants: list[np.ndarray]) -> np.ndarray:
         """Nothing is known."""
