@@ -114,7 +114,7 @@ def makes_several_of_one(op: Op, handler: LayerHandler, spot: Spot) -> bool:
         needed[op.outputs.index(spot.tensor)] = {spot.axis: _one_hot(spot.size, unit)}
         answers = ask_needs(handler, op, needed, [{} for _ in op.inputs])
         keeps = [keep for needs in answers for keep in (needs or {}).values()]
-        return any(k.size < spot.size and k[unit] and k.sum() == 1 for k in keeps)
+        return any(1 < k.size < spot.size and k[unit] and k.sum() == 1 for k in keeps)
 
     return fits(0) and fits(-1)
 

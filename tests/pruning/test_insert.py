@@ -61,6 +61,18 @@ def test_sequential() -> None:
     check(model, {"a_gate": ["a"], "b_gate": ["b"]}, {"a": 4, "b": 2})
 
 
+def test_image_of_one_colour() -> None:
+    """Every filter reads the one channel that there is; still each can go alone."""
+    inputs = Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, name="first")(inputs)
+    x = layers.Conv2D(6, 3, name="second")(layers.MaxPooling2D(name="pool")(x))
+    check(
+        head(inputs, x),
+        {"first_gate": ["first"], "second_gate": ["second"]},
+        {"first": 2, "second": 3},
+    )
+
+
 def test_one_gate_for_expand_depthwise_project() -> None:
     inputs = image()
     x = relu(conv(inputs, 8, "expand", kernel=1), "expand_relu")
