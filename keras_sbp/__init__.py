@@ -5,16 +5,34 @@ from keras_sbp.callbacks import KLWarmup, SNRMonitor
 from keras_sbp.deploy import export
 from keras_sbp.handlers import LayerHandler, register_handler
 from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning import insert_sbp, prune
-from keras_sbp.selection import SNRThreshold
+from keras_sbp.pruning import insert_sbp, prune, sweep
+from keras_sbp.selection import (
+    BatchNormScale,
+    BMRSNormal,
+    BMRSUniform,
+    Budget,
+    L1Norm,
+    L2Norm,
+    Random,
+    SNRThreshold,
+    Taylor,
+)
 from keras_sbp.version import __version__
 
 __all__ = [
+    "BMRSNormal",
+    "BMRSUniform",
+    "BatchNormScale",
+    "Budget",
     "KLWarmup",
+    "L1Norm",
+    "L2Norm",
     "LayerHandler",
+    "Random",
     "SBPLayer",
     "SNRMonitor",
     "SNRThreshold",
+    "Taylor",
     "__version__",
     "distributions",
     "export",
@@ -22,5 +40,6 @@ __all__ = [
     "insert_sbp",
     "prune",
     "register_handler",
+    "sweep",
     "testing",
 ]

@@ -22,7 +22,10 @@ from benchmarks.architectures.random_state import randomise
 from keras_sbp.graph import analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
 from keras_sbp.pruning import insert_sbp, prune
-from keras_sbp.pruning.decide import apply_decisions, decide
+from keras_sbp.pruning.decide import decide
+from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.network import ProgramNetwork
+from keras_sbp.selection import OwnRules
 
 BATCH_SIZE = 16
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest output
@@ -119,8 +122,8 @@ def relative_error(expected: Sequence[np.ndarray], received: Sequence[np.ndarray
 def opaque_calls(gated: keras.Model) -> list[dict]:
     """Returns the calls that pruning does not understand, those of a kind together."""
     graph = trace(gated)
-    apply_decisions(graph, decide(graph, None))
-    found = analyse(graph).opaque
+    decisions = decide(ProgramNetwork(graph), OwnRules())
+    found = analyse(with_decisions(graph, decisions)).opaque
     counts = Counter((type(op.operation).__name__, kind(op), why) for op, why in found.items())
     return [
         {"class": cls, "kind": what, "reason": why, "calls": n}

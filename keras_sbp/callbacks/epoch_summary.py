@@ -20,6 +20,7 @@ class GateSummary:
         log_sigma: Array of shape `(units,)`.
         snr: Array of shape `(units,)`.
         keep: Boolean array of shape `(units,)`, True for the units that stay.
+        alive: Boolean array of shape `(units,)`, False for the frozen units.
         kl_loss: What the gate's KL adds to the loss, weighted.
         trains: Whether the gate was ever called with `training=True`.
     """
@@ -29,6 +30,7 @@ class GateSummary:
     log_sigma: np.ndarray
     snr: np.ndarray
     keep: np.ndarray
+    alive: np.ndarray
     kl_loss: float
     trains: bool = True
 
@@ -70,8 +72,13 @@ class EpochSummary:
         return float(sum(gate.kl_loss for gate in self.gates))
 
     def snr_quantiles(self, quantiles: Sequence[float]) -> list[float]:
-        """Returns quantiles of the SNR over the units of all gates."""
-        snr = np.concatenate([gate.snr for gate in self.gates])
+        """Returns quantiles of the SNR over the units of all gates, but for the frozen ones.
+
+        NaN where every unit is frozen.
+        """
+        snr = np.concatenate([gate.snr[gate.alive] for gate in self.gates])
+        if not snr.size:
+            return [float("nan")] * len(quantiles)
         # No interpolation: between two infinite SNRs it would give NaN.
         return [float(np.quantile(snr, q, method="nearest")) for q in quantiles]
 
@@ -92,6 +99,7 @@ def _summarise_gate(gate: SBPLayer, name: str) -> GateSummary:
         log_sigma=posterior.log_sigma,
         snr=gate.snr(),
         keep=gate.keep(),
+        alive=gate.alive,
         kl_loss=gate.kl_loss(),
         trains=gate.called_in_training,
     )

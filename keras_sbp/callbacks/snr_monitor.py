@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -34,7 +35,7 @@ class SNRMonitor(keras.callbacks.Callback):
       gates of `kl_weight * kl_factor * KL / num_samples`, at the end of the
       epoch.
     - `sbp_snr_p5`, `sbp_snr_p50`, `sbp_snr_p95`: quantiles of the SNR over the
-      units of all gates.
+      units of all gates, but for those that are frozen.
 
     What it calls kept is what `prune()` keeps with the gates' own rules.
     Callbacks see these entries if they stand after this one in the list:
@@ -52,18 +53,28 @@ class SNRMonitor(keras.callbacks.Callback):
     be pruned, when the KL outweighs the largest data loss of the run, and when
     nothing is pruned at the end.
 
+    With `prune_every=n` it prunes while the network trains: after every n-th
+    epoch, what the gates' rules remove is removed for good
+    (`SBPLayer.freeze()`), and the rest of the training adapts to it. A gate of
+    several units whose rule keeps none is left alone, and the warning comes.
+    Checkpoints hold which units are frozen; callbacks that write them should
+    stand after this one.
+
     Args:
         verbose: `"auto"` follows the `verbose` of `fit()`; 0 writes no lines,
             1 writes them.
         quantiles: Floats from 0 to 1, the quantiles of the SNR to log.
         prefix: What the names of the entries in `logs` begin with.
+        prune_every: Positive integer, epochs from one freezing to the next,
+            counted from epoch 0 also in a resumed training. `None` freezes
+            nothing.
 
     Attributes:
         history: Dict of lists with one entry per epoch of the last `fit()`,
             named as in `logs` without the prefix, and `epoch`.
 
     Raises:
-        TypeError: If `prefix` is not a string.
+        TypeError: If `prefix` is not a string or `prune_every` not an integer.
         ValueError: If an argument is out of its range; when training begins,
             if the model has no gate; when training begins and after each
             epoch, if a posterior has NaN or Inf.
@@ -83,6 +94,7 @@ class SNRMonitor(keras.callbacks.Callback):
         verbose: int | str = "auto",
         quantiles: Sequence[float] = (0.05, 0.5, 0.95),
         prefix: str = "sbp_",
+        prune_every: int | None = None,
     ) -> None:
         super().__init__()
         if verbose not in ("auto", 0, 1, 2):
@@ -101,6 +113,7 @@ class SNRMonitor(keras.callbacks.Callback):
         self.verbose = verbose
         self.quantiles = quantiles
         self.prefix = prefix
+        self.prune_every = None if prune_every is None else _check_epochs(prune_every)
         self.history: dict[str, list] = {}
         self._gates: list[SBPLayer] = []
         self._steps: int | None = None
@@ -143,7 +156,7 @@ class SNRMonitor(keras.callbacks.Callback):
         self._batches = max(self._batches, batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Puts the numbers into `logs` and `history`, and warns where due."""
+        """Puts the numbers into `logs` and `history`, warns where due, and freezes where due."""
         for gate in self._gates:
             gate.check_posterior()
         self._last = summary = summarise(self._gates)
@@ -155,9 +168,18 @@ class SNRMonitor(keras.callbacks.Callback):
             self.history.setdefault(key, []).append(value)
         self._pending_line = self._line(summary)
         _warn(self._diagnosis.after_epoch(summary, loss))
+        if self.prune_every is not None and (epoch + 1) % self.prune_every == 0:
+            self._freeze(summary)
         if self._length_unknown and self._batches and self._batches != self._steps:
             self._steps = self._batches
             self._tell_steps()
+
+    def _freeze(self, summary: EpochSummary) -> None:
+        for gate, now in zip(self._gates, summary.gates, strict=True):
+            # Freezing the last unit of a layer could not be taken back by training on. A gate
+            # with a single unit holds a branch, which may go, unless it is all there is.
+            if now.kept or (now.units == 1 and summary.kept):
+                gate.freeze(now.keep)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Writes the last line, and warns where due."""
@@ -196,6 +218,20 @@ class SNRMonitor(keras.callbacks.Callback):
             sys.stdout.flush()
         else:
             _logger.info(line)
+
+
+def _check_epochs(prune_every: Any) -> int:
+    if isinstance(prune_every, bool) or not isinstance(prune_every, Integral):
+        raise TypeError(
+            "SNRMonitor expected `prune_every` to be a number of epochs, or None. "
+            f"Received: prune_every={prune_every!r} (of type {type(prune_every).__name__})."
+        )
+    if prune_every < 1:
+        raise ValueError(
+            "SNRMonitor expected `prune_every` to be 1 or more, or None to freeze nothing. "
+            f"Received: prune_every={prune_every}."
+        )
+    return int(prune_every)
 
 
 def _optimizer_name(model: Any) -> str:

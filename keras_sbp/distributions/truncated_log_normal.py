@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, final
 
 import keras
 import numpy as np
 
-from keras_sbp.distributions import sampling, special
+from keras_sbp.distributions import model_reduction, sampling, special
 
 
 @final
@@ -139,6 +140,32 @@ class TruncatedLogNormal:
         )
         theta = self._xp.exp(self._mode) * self._xp.exp(offset)
         return self._xp.clip(theta, math.exp(self.log_low), math.exp(self.log_high))
+
+    def delta_f_log_normal(self, log_mean: float, sigma: float) -> Any:
+        """Returns by how much the log evidence grows under a log-normal prior, in nats.
+
+        The full prior is log-uniform on `[log_low, log_high]`; the reduced one is log-normal,
+        truncated to the same interval. `model_reduction` derives it.
+
+        Args:
+            log_mean: Python float, mean of the untruncated `log θ` under the reduced prior.
+            sigma: Python float, its standard deviation, at least 1e-30.
+        """
+        return self._delta_f(model_reduction.over_log_normal, (log_mean, sigma))
+
+    def delta_f_log_uniform(self, log_low: float, log_high: float) -> Any:
+        """Returns by how much the log evidence grows under a narrower log-uniform prior, in nats.
+
+        Args:
+            log_low: Python float, lower bound of `log θ` under the reduced prior, not below that
+                of the posterior.
+            log_high: Python float, upper bound, not above that of the posterior.
+        """
+        return self._delta_f(model_reduction.over_log_uniform, (log_low, log_high))
+
+    def _delta_f(self, function: Callable, reduced: tuple[float, float]) -> Any:
+        bounds = (self.log_low, self.log_high)
+        return function(self.mu, self.log_sigma, bounds, reduced, self._rule, self._xp)
 
     @property
     def _xp(self) -> ModuleType:

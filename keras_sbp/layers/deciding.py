@@ -24,8 +24,8 @@ def deciding(decisions: Mapping[SBPLayer, np.ndarray]) -> Iterator[None]:
 
     Inside the block, an inference call of a gate in the mapping keeps what
     the mapping says; the other gates go on asking their rules. So a model can
-    be run as if it had other rules, without touching it. Blocks nest, the
-    inner one first.
+    be run as if it had other rules, without touching it. Units that a gate
+    has frozen stay removed. Blocks nest, the inner one first.
 
     Call the model directly, `model(x)`. The functions behind `predict()` and
     `evaluate()` are compiled once and keep the decisions of that moment.
@@ -37,7 +37,7 @@ def deciding(decisions: Mapping[SBPLayer, np.ndarray]) -> Iterator[None]:
     Raises:
         ValueError: If an array does not have one entry per unit of its gate.
     """
-    checked = {gate: _check(gate, keep) for gate, keep in decisions.items()}
+    checked = {gate: check_decision(gate, keep) for gate, keep in decisions.items()}
     token = _decisions.set({**_decisions.get(), **checked})
     try:
         yield
@@ -50,7 +50,8 @@ def decision_for(gate: SBPLayer) -> np.ndarray | None:
     return _decisions.get().get(gate)
 
 
-def _check(gate: SBPLayer, keep: np.ndarray) -> np.ndarray:
+def check_decision(gate: SBPLayer, keep: np.ndarray) -> np.ndarray:
+    """Returns `keep` as an array, if it has one boolean per unit of the gate."""
     keep = np.asarray(keep)
     if keep.shape != (gate.units,) or keep.dtype != bool:
         raise ValueError(

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import arguments, raw_values, unit_axis
-from keras_sbp.layers.deciding import deciding, decision_for
+from keras_sbp.layers.deciding import check_decision, deciding, decision_for
 from keras_sbp.layers.kl_weighting import KLWeighting
 from keras_sbp.layers.stored_posterior import StoredPosterior
 from keras_sbp.selection import PosteriorRule, SNRThreshold
@@ -27,7 +27,8 @@ class SBPLayer(keras.layers.Layer):
     log-normal posterior. In training it draws theta for every example and
     unit and adds the KL divergence from the log-uniform prior to the loss. At
     inference it multiplies by `keep * E[theta]`, where `keep` comes from the
-    rule: `evaluate()` shows what the pruned network will score.
+    rule: `evaluate()` shows what the pruned network will score. Units that
+    `freeze()` has removed are 0 in training too, and stay so.
 
     Put it right behind the last unit-wise operation (normalisation,
     activation) of the layer whose units it gates, before the value branches.
@@ -172,20 +173,26 @@ class SBPLayer(keras.layers.Layer):
         # Keras clears the losses when a model is called. One that is there now was added by
         # this gate at another place of the same forward pass, and theta has one KL only.
         if not self.losses:
-            loss = self._weighting.tensor(inputs) * ops.sum(posterior.kl_to_log_uniform())
+            kl = self._only_alive(posterior.kl_to_log_uniform())
+            loss = self._weighting.tensor(inputs) * ops.sum(kl)
             # Keras computes the data loss in floatx, whatever the policy, and adds like to like.
             self.add_loss(ops.cast(loss, keras.config.floatx()))
 
     def _draw_noise(self, inputs: Any, posterior: TruncatedLogNormal) -> Any:
         draws = ops.shape(inputs)[0] if self.noise == "example" else 1
-        theta = posterior.sample((draws, self.units), self.seed_generator)
+        theta = self._only_alive(posterior.sample((draws, self.units), self.seed_generator))
         return self._align(theta, inputs, leading=-1)
 
     def _expected_scale(self, inputs: Any, posterior: TruncatedLogNormal) -> Any:
         keep = decision_for(self)
         keep = self.rule.keep(posterior) if keep is None else ops.convert_to_tensor(keep)
         mean = posterior.mean()
-        return self._align(ops.where(keep, mean, ops.zeros_like(mean)), inputs, leading=1)
+        mean = self._only_alive(ops.where(keep, mean, ops.zeros_like(mean)))
+        return self._align(mean, inputs, leading=1)
+
+    def _only_alive(self, values: Any) -> Any:
+        """Returns the values, with 0 for the units that are frozen."""
+        return ops.where(self._stored.alive_tensor(), values, ops.zeros_like(values))
 
     def _align(self, values: Any, inputs: Any, leading: int) -> Any:
         rank = len(inputs.shape)
@@ -196,12 +203,53 @@ class SBPLayer(keras.layers.Layer):
         return self.posterior.snr()
 
     def keep(self) -> np.ndarray:
-        """Returns which units the rule keeps, boolean of shape `(units,)`."""
-        return np.asarray(self.rule.keep(self.posterior))
+        """Returns which units stay, boolean of shape `(units,)`.
+
+        Those are the units that the rule keeps and that are not frozen.
+        """
+        return np.asarray(self.rule.keep(self.posterior)) & self.alive
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Which units `freeze()` has left, boolean of shape `(units,)`.
+
+        Raises:
+            ValueError: If the layer is not built.
+        """
+        return self._require_built().alive_host()
+
+    def freeze(self, keep: Any = None) -> None:
+        """Removes units for good, in training and at inference.
+
+        The output of a frozen unit is exactly 0. It draws no noise, has no KL
+        and gets no gradient, and no rule brings it back. `prune()` deletes
+        it. The weights hold which units are frozen, so files and checkpoints
+        do too. `unfreeze()` takes everything back.
+
+        Args:
+            keep: Boolean array of shape `(units,)`, False for the units to
+                remove. Units that are frozen stay so, whatever it says.
+                `None` means what `keep()` says now.
+
+        Raises:
+            ValueError: If the layer is not built, or `keep` does not have one
+                boolean per unit.
+        """
+        alive = self.alive
+        keep = self.keep() if keep is None else check_decision(self, keep)
+        self._stored.write_alive(alive & keep)
+
+    def unfreeze(self) -> None:
+        """Brings all frozen units back, with the posteriors that they went with.
+
+        Raises:
+            ValueError: If the layer is not built.
+        """
+        self._require_built().write_alive(np.ones(self.units, bool))
 
     def kl(self) -> float:
-        """Returns the KL divergence from the prior in nats, summed over the units."""
-        return float(np.sum(self.posterior.kl_to_log_uniform()))
+        """Returns the KL divergence from the prior in nats, summed over the units not frozen."""
+        return float(np.sum(self.posterior.kl_to_log_uniform()[self.alive]))
 
     def kl_loss(self) -> float:
         """Returns what the KL adds to the loss: `kl_weight * kl_factor * KL / num_samples`.
@@ -261,7 +309,7 @@ class SBPLayer(keras.layers.Layer):
         return self._stored
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the raw weights, and the multiplier that gives them their meaning."""
+        """Saves the raw weights, the multiplier that gives them their meaning, and `alive`."""
         if self.built:
             self._stored.save(store)
 

@@ -1,4 +1,4 @@
-"""The posterior of a gate as two weights of a layer, and as a file."""
+"""The posterior of a gate and the units it still has, as weights of a layer and as a file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _LOG_SIGMA_RANGE = (-20.0, 5.0)
 
 _PARAMETERS = ("mu", "log_sigma")
 _MULTIPLIER = "learning_rate_multiplier"
+_ALIVE = "alive"
 
 
 class StoredPosterior:
@@ -35,6 +36,17 @@ class StoredPosterior:
         self.log_sigma = self._add_weight(
             "log_sigma", layer.log_sigma_initializer, _LOG_SIGMA_RANGE
         )
+        # 1 for units that are there, 0 for those removed for good. A float, as every backend and
+        # every distribution strategy takes it.
+        self.alive = layer.add_weight(
+            shape=(layer.units,),
+            initializer="ones",
+            dtype=dtype,
+            trainable=False,
+            autocast=False,
+            aggregation="none",
+            name=_ALIVE,
+        )
 
     def _add_weight(self, name: str, initializer: Any, value_range: tuple) -> keras.Variable:
         multiplier = self._layer.learning_rate_multiplier
@@ -49,12 +61,26 @@ class StoredPosterior:
         )
 
     def tensor(self) -> TruncatedLogNormal:
-        """Returns the posterior with backend tensors inside."""
-        multiplier = self._layer.learning_rate_multiplier
-        return self._posterior(
-            raw_values.from_raw(ops.convert_to_tensor(raw), multiplier)
-            for raw in (self.mu, self.log_sigma)
-        )
+        """Returns the posterior with backend tensors inside, of gradient 0 for frozen units."""
+        return self._posterior(self._value(raw) for raw in (self.mu, self.log_sigma))
+
+    def _value(self, weight: keras.Variable) -> Any:
+        raw = ops.convert_to_tensor(weight)
+        # A choice, not a product: the gradient is 0 even where a frozen unit's arithmetic fails.
+        raw = ops.where(self.alive_tensor(), raw, ops.stop_gradient(raw))
+        return raw_values.from_raw(raw, self._layer.learning_rate_multiplier)
+
+    def alive_tensor(self) -> Any:
+        """Returns which units are there, as a boolean tensor."""
+        return ops.convert_to_tensor(self.alive) > 0.5
+
+    def alive_host(self) -> np.ndarray:
+        """Returns which units are there, as a boolean NumPy array."""
+        return ops.convert_to_numpy(self.alive.value) > 0.5
+
+    def write_alive(self, alive: np.ndarray) -> None:
+        """Writes which units are there, one boolean per unit."""
+        self.alive.assign(alive.astype(self._dtype))
 
     def host(self) -> TruncatedLogNormal:
         """Returns the posterior with NumPy float64 inside."""
@@ -97,23 +123,26 @@ class StoredPosterior:
         return np.broadcast_to(values, (layer.units,))
 
     def save(self, store: Any) -> None:
-        """Puts the raw weights, and the multiplier that gives them meaning, into `store`."""
+        """Puts the raw weights, the multiplier behind them, and `alive` into `store`."""
         for name in _PARAMETERS:
             store[name] = ops.convert_to_numpy(getattr(self, name).value)
         store[_MULTIPLIER] = np.asarray(self._layer.learning_rate_multiplier, "float64")
+        store[_ALIVE] = self.alive_host().astype("uint8")
 
     def load(self, store: Any) -> None:
-        """Reads what `save` wrote, also under another multiplier."""
+        """Reads what `save` wrote, also under another multiplier, or before units were frozen."""
         layer = self._layer
-        if set(store.keys()) != {*_PARAMETERS, _MULTIPLIER}:
+        found = set(store.keys())
+        if found - {_ALIVE} != {*_PARAMETERS, _MULTIPLIER}:
             raise ValueError(
                 f"SBPLayer '{layer.name}' found the weights of something else in the file. "
                 f"Expected: {', '.join(_PARAMETERS)} and {_MULTIPLIER}. "
-                f"Received: {', '.join(sorted(store.keys())) or 'nothing'}. "
+                f"Received: {', '.join(sorted(found)) or 'nothing'}. "
                 "Load the file into the architecture that wrote it."
             )
         raw = {name: np.asarray(store[name]) for name in _PARAMETERS}
-        for name, values in raw.items():
+        alive = np.asarray(store[_ALIVE]) if _ALIVE in found else np.ones(layer.units)
+        for name, values in {**raw, _ALIVE: alive}.items():
             if values.shape != (layer.units,):
                 raise ValueError(
                     f"SBPLayer '{layer.name}' has {layer.units} units. Expected `{name}` of shape "
@@ -127,3 +156,4 @@ class StoredPosterior:
             getattr(self, name).assign(
                 values if same else values * (written / layer.learning_rate_multiplier)
             )
+        self.write_alive(alive > 0.5)

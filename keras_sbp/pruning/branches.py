@@ -22,7 +22,7 @@ def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
     plan = Plan()
     for op in graph.ops:
         for number in _branches(op, what_if, makers):
-            dying = _dying((op, number), graph, what_if, makers)
+            dying = _dying({(op, number)}, graph, what_if, makers)
             producers = [each for each in dying if macs(each) > 0]
             if not producers:
                 continue
@@ -34,6 +34,22 @@ def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
             name = f"{producers[-1].name}_branch_gate"
             plan.placements.append(Placement(name, [*producers, op], [site], (), dying))
     return plan
+
+
+def place_existing_branch_gates(graph: Graph, what_if: WhatIf) -> dict[SBPLayer, Placement]:
+    """Returns what each gate over a whole tensor governs that the model has."""
+    makers = {tensor: op for op in graph.ops for tensor in op.outputs}
+    found: dict[SBPLayer, Placement] = {}
+    for op in graph.ops:
+        gate = op.operation
+        edges = set(what_if.readers.get(op.outputs[0], ()))
+        if isinstance(gate, SBPLayer) and gate.axis == () and edges:
+            dying = _dying(edges, graph, what_if, makers)
+            site = Site(op.outputs[0], axis=None)
+            earlier = found.get(gate)
+            sites, ops = (earlier.sites, earlier.ops) if earlier else ([], [])
+            found[gate] = Placement(gate.name, [], [*sites, site], (), [*ops, *dying])
+    return found
 
 
 def _gate_of(tensor: Tensor, makers: Mapping[Tensor, Op]) -> Op | None:
@@ -99,11 +115,14 @@ def _costs_from_common_ancestor(
     return []
 
 
-def _dying(edge: Edge, graph: Graph, what_if: WhatIf, makers: Mapping[Tensor, Op]) -> list[Op]:
-    """The ops that nobody needs if one op's input is not needed, in order."""
+def _dying(
+    edges: set[Edge], graph: Graph, what_if: WhatIf, makers: Mapping[Tensor, Op]
+) -> list[Op]:
+    """The ops that nobody needs if these readers of one tensor do not need it, in order."""
     outputs = set(graph.outputs)
-    dead = {edge}
-    first = makers[edge[0].inputs[edge[1]]]
+    dead = set(edges)
+    reader, number = next(iter(edges))
+    first = makers[reader.inputs[number]]
     heap, waiting, dying = [-what_if.order[first]], {-what_if.order[first]: first}, []
     while heap:
         op = waiting[heapq.heappop(heap)]

@@ -1,65 +1,61 @@
-"""From gates to decisions: which units stay, and what they are multiplied by."""
+"""From gates to decisions: which units stay."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
-from keras_sbp.graph import Graph, Scale, find_gates
+from keras_sbp.graph import Graph, find_gates
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import Rule
+from keras_sbp.pruning.network import ProgramNetwork
+from keras_sbp.selection import Rule, UnitGroup
+from keras_sbp.selection.ranking import rounded_up
 
 
-def decide(graph: Graph, rule: Rule | None) -> dict[SBPLayer, np.ndarray]:
+def decide(network: ProgramNetwork, rule: Rule) -> dict[SBPLayer, np.ndarray]:
     """Returns for each gate of a program the boolean array of units that stay, shape (units,).
 
-    Gates inside opaque layers are out of reach: they stay as they are, and a warning says so.
-
     Args:
-        graph: a traced program.
-        rule: decides for all gates; None leaves it to each gate's own rule.
+        network: the program, as rules see it.
+        rule: decides for all gates.
 
     Raises:
-        ValueError: a posterior holds NaN or infinity, or a rule returned something else than
+        ValueError: a posterior holds NaN or infinity, or the rule returned something else than
             one boolean per unit.
     """
-    for gate in find_gates(graph.model):
+    for gate in find_gates(network.graph.model):
         gate.check_posterior()
-    gates = [op.operation for op in graph.ops if isinstance(op.operation, SBPLayer)]
-    _warn_of_hidden(graph, gates)
-    return {gate: _keep(gate, rule or gate.rule) for gate in gates}
+    answers = rule.decide(network)
+    keep = {group: _checked(answers, group, rule) for group in network.groups}
+    if network.round_to > 1:
+        keep = rounded_up(keep, rule.importance(network), network.round_to)
+    gates = {network.gate_of(group): kept for group, kept in keep.items()}
+    return {gate: kept & gate.alive for gate, kept in gates.items()}
 
 
-def _keep(gate: SBPLayer, rule: Rule) -> np.ndarray:
-    keep = np.asarray(rule.keep(gate.posterior))
-    if keep.shape != (gate.units,) or keep.dtype != bool:
+def _checked(answers: Mapping[UnitGroup, np.ndarray], group: UnitGroup, rule: Rule) -> np.ndarray:
+    keep = np.asarray(answers.get(group))
+    if keep.shape != (group.units,) or keep.dtype != bool:
         raise ValueError(
-            f"The rule for gate '{gate.name}' must return one boolean per unit. "
-            f"Expected: a bool array of shape {(gate.units,)}. "
+            f"The rule for gate '{group.name}' must return one boolean per unit. "
+            f"Expected: a bool array of shape {(group.units,)}. "
             f"Received: {keep.dtype} of shape {keep.shape} from {rule!r}. "
-            "Fix the rule's keep()."
+            "Fix what the rule keeps."
         )
     return keep
 
 
-def _warn_of_hidden(graph: Graph, gates: list[SBPLayer]) -> None:
-    hidden = [gate for gate in find_gates(graph.model) if gate not in gates]
+def warn_of_hidden_gates(graph: Graph) -> None:
+    """Warns of gates inside opaque layers: they are out of reach, and stay as they are."""
+    seen = {op.operation for op in graph.ops if isinstance(op.operation, SBPLayer)}
+    hidden = [gate for gate in find_gates(graph.model) if gate not in seen]
     if hidden:
         names = ", ".join(f"'{gate.path}'" for gate in hidden)
         warnings.warn(
             f"{len(hidden)} gates are inside layers that pruning does not look into, and stay "
             f"there as they are: {names}. Build the network from Functional or Sequential "
             "models to have them pruned.",
-            stacklevel=4,
+            stacklevel=3,
         )
-
-
-def apply_decisions(graph: Graph, decisions: dict[SBPLayer, np.ndarray]) -> None:
-    """Replaces every gate of a traced program by its decision, in place."""
-    for op in graph.ops:
-        gate = op.operation
-        if isinstance(gate, SBPLayer):
-            axis = None if gate.axis == () else gate.axis
-            factor = np.where(decisions[gate], gate.posterior.mean(), 0.0)
-            op.operation = Scale(axis, factor, gate.name)

@@ -24,24 +24,28 @@ def weights_by_macs(placements: Sequence[Placement], what_if: WhatIf) -> list[fl
 
 
 def _cost(placement: Placement, what_if: WhatIf) -> float:
-    """The multiply-accumulates per example that one unit costs.
+    """The multiply-accumulates per example that one unit costs."""
+    return sum(macs(op) * share for op, share in shares(placement, what_if).items())
 
-    That is its share of the layers that make it, of the depthwise convolutions that it passes,
-    and of the layers that read it.
+
+def shares(placement: Placement, what_if: WhatIf) -> dict[Op, float]:
+    """Returns which part of each layer goes with one unit of a gate.
+
+    Those are the layers that make the unit, the depthwise convolutions and normalisations that
+    it passes, and the layers that read it.
     """
     if placement.group is None:
-        return float(sum(macs(op) for op in placement.ops))
+        return dict.fromkeys(placement.ops, 1.0)
     outcome = what_if.remove(placement.sites, placement.ops, zeros=True)
     own = {spot.tensor: spot for spot in placement.group.spots}
-    total = 0.0
+    found = {}
     for op in {op for op, _ in outcome.edges}:
-        spent = macs(op)
-        if spent > 0:
-            made = [own[t] for t in op.outputs if t in own and outcome.frees(own[t])]
-            shares = [1 / spot.size for spot in made]
-            shares += [_share_read(outcome, op, i) for i in range(len(op.inputs))]
-            total += spent * max(shares)
-    return total
+        made = [own[t] for t in op.outputs if t in own and outcome.frees(own[t])]
+        each = [1 / spot.size for spot in made]
+        each += [_share_read(outcome, op, i) for i in range(len(op.inputs))]
+        if each and max(each) > 0:
+            found[op] = max(each)
+    return found
 
 
 def _share_read(outcome: Outcome, op: Op, number: int) -> float:

@@ -16,14 +16,13 @@ from keras_sbp.graph.program import Cast, is_tensor
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.units import Needs
 from keras_sbp.graph.what_if import Site
-from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.rebuild import rebuild
 
 # Casts are not Keras's own operations; of attention it mistakes the width of the result.
 WITHOUT_TRUE_COPY = (Cast, nn_ops.DotProductAttention)
 
 
-def gated_copy(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> keras.Model:
+def gated_copy(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> keras.Model:
     """Returns a copy of a traced model in which each gate is called at its sites.
 
     Weights are copied, and so is the state of random generators. The traced model is not
@@ -47,13 +46,13 @@ class CallGate(Opaque):
         return [build.slim(op.outputs[0], op.operation(inputs[0].tensor))]
 
 
-def _copy_everything(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> Analysis:
+def _copy_everything(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> Analysis:
     """Knows nothing and needs everything: what is rebuilt from this analysis is a copy."""
     handlers = dict.fromkeys(graph.ops, OPAQUE)
     for op in graph.ops:
         if isinstance(op.operation, WITHOUT_TRUE_COPY):
             handlers[op] = find_handler(op)[0]
-        elif isinstance(op.operation, SBPLayer) and op.operation in gates:
+        elif isinstance(op.operation, keras.layers.Layer) and op.operation in gates:
             handlers[op] = CallGate()
     tensors = [*graph.inputs, *(tensor for op in graph.ops for tensor in op.outputs)]
     return Analysis(
@@ -65,13 +64,13 @@ def _copy_everything(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> 
     )
 
 
-def _with_gates(graph: Graph, gates: Mapping[SBPLayer, Sequence[Site]]) -> list[Op]:
+def _with_gates(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> list[Op]:
     """The calls in order; a gate is called in front of the first call that reads behind it."""
-    at: dict[Tensor, list[tuple[SBPLayer, Site]]] = {}
+    at: dict[Tensor, list[tuple[keras.layers.Layer, Site]]] = {}
     for gate, sites in gates.items():
         for site in sites:
             at.setdefault(site.tensor, []).append((gate, site))
-    behind: dict[tuple[Tensor, SBPLayer], Tensor] = {}
+    behind: dict[tuple[Tensor, keras.layers.Layer], Tensor] = {}
     ops: list[Op] = []
     for op in graph.ops:
         inputs = []

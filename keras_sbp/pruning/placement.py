@@ -79,6 +79,18 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
     return plan
 
 
+def place_existing_gates(
+    graph: Graph, analysis: Analysis, what_if: WhatIf
+) -> dict[SBPLayer, Placement]:
+    """Returns what each gate governs that the model has; not those over whole tensors."""
+    found: dict[SBPLayer, Placement] = {}
+    for group in coupled_units(graph, what_if.handlers):
+        producers = _producers(group, analysis)
+        for gate, sites in _gates(group).items():
+            found[gate] = _existing(group, producers, gate.name, sites)
+    return found
+
+
 def unit_axes(op: Op) -> list[int]:
     """Returns the axes of an op's first output whose units have weights of their own."""
     weights = getattr(op.operation, "weights", ())
@@ -126,17 +138,25 @@ def _normalised(group: Group, stands_for: dict[Op, list[Op]]) -> list[Op]:
 
 
 def _existing_gate(group: Group, producers: list[Op]) -> Placement | None:
-    """The gate that the model has for these units."""
-    sites = [
-        Site(spot.tensor, spot.axis)
-        for spot, op in group.makers.items()
-        if isinstance(op.operation, SBPLayer)
-        and op.operation.axis != ()
-        and op.operation.axis % spot.tensor.rank == spot.axis
-    ]
-    if not sites:
+    """The gates that the model has for these units, as one."""
+    gates = _gates(group)
+    if not gates:
         return None
-    name = group.makers[Spot(sites[0].tensor, sites[0].axis)].name
+    sites = [site for each in gates.values() for site in each]
+    return _existing(group, producers, next(iter(gates)).name, sites)
+
+
+def _gates(group: Group) -> dict[SBPLayer, list[Site]]:
+    gates: dict[SBPLayer, list[Site]] = {}
+    for spot, op in group.makers.items():
+        gate = op.operation
+        counts_units = isinstance(gate, SBPLayer) and gate.axis != ()
+        if counts_units and gate.axis % spot.tensor.rank == spot.axis:
+            gates.setdefault(gate, []).append(Site(spot.tensor, spot.axis))
+    return gates
+
+
+def _existing(group: Group, producers: list[Op], name: str, sites: list[Site]) -> Placement:
     ops = list(dict.fromkeys(group.makers.values()))
     return Placement(name, list(producers), sites, sites[0].axis, ops, group)
 

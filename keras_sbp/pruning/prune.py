@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import keras
 
-from keras_sbp.graph import Analysis, Graph, Scale, Tensor, analyse, trace
+from keras_sbp.graph import Analysis, Graph, Scale, Tensor, analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
 from keras_sbp.graph.units import wholly_constant
-from keras_sbp.pruning.decide import apply_decisions, decide
+from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
+from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.insert import insert_sbp
+from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.report import PruneReport
 from keras_sbp.pruning.summarise import summarise
 from keras_sbp.pruning.verify import verify as compare
-from keras_sbp.selection import Rule
+from keras_sbp.selection import OwnRules, PosteriorRule, Rule
 
 
 def prune(
@@ -24,6 +28,7 @@ def prune(
     verify: bool = True,
     strict: bool = False,
     inputs: Any = None,
+    round_to: int = 1,
 ) -> tuple[keras.Model, PruneReport]:
     """Removes what the gates do not keep and returns a smaller model with the same function.
 
@@ -40,13 +45,17 @@ def prune(
     Args:
         model: a built model, usually with `SBPLayer`s. Nested models, layers made of layers,
             and models with a `call` of their own are unfolded into one functional model.
-        rule: decides for all gates. `None` leaves it to each gate's own rule.
+        rule: decides for all gates. `None` leaves it to each gate's own rule. Rules that need no
+            posteriors work on a model without gates, too: its units are those that `insert_sbp`
+            would gate.
         verify: compares both models on random inputs and raises where they differ by more than
             rounding explains: 1e-5 of the largest output in float32 (1e-4 above 100 layers,
             1e-9 in float64, 2e-2 in float16, 0.15 in bfloat16).
         strict: raises where a layer had to stay opaque, instead of naming it in the report.
         inputs: only for a model with its own `call`: a structure of `keras.Input`s or arrays
             that it is to be called with. `None` takes the shapes that it was built with.
+        round_to: rounds the number of units that each gate keeps up to a multiple of this, as
+            far as there are units; the most important of the dropped ones come back.
 
     Returns:
         `(small, report)`: a `keras.Model` with the inputs and outputs of `model`, and a
@@ -54,9 +63,9 @@ def prune(
 
     Raises:
         TypeError: `model` is not a Keras model, or its own `call` cannot be read as a graph.
-        ValueError: `model` is not built; a posterior holds NaN or infinity; an output would not
-            depend on the input any more; a layer that must be copied cannot be; with
-            `strict=True`, a layer is opaque.
+        ValueError: `model` is not built; `round_to` is not a positive integer; a posterior
+            holds NaN or infinity; an output would not depend on the input any more; a layer
+            that must be copied cannot be; with `strict=True`, a layer is opaque.
         RuntimeError: verification failed.
 
     Example:
@@ -73,16 +82,41 @@ def prune(
     >>> small.layers[1].units
     3
     """
-    graph = trace(model, inputs)
-    decisions = decide(graph, rule)
-    apply_decisions(graph, decisions)
+    _check_round_to(round_to)
+    gated = _with_gates(model, rule, inputs)
+    graph = trace(gated, inputs if gated is model else None)
+    warn_of_hidden_gates(graph)
+    network = ProgramNetwork(
+        graph,
+        loss=getattr(model, "loss", None),
+        has_posteriors=gated is model,
+        round_to=round_to,
+    )
+    decisions = decide(network, OwnRules() if rule is None else rule)
+    graph = with_decisions(graph, decisions)
     analysis = analyse(graph)
     if strict:
-        _refuse_opaque(model, analysis)
+        _refuse_opaque(gated, analysis)
     _refuse_constant_outputs(graph, analysis)
     small, new_layers = rebuild(graph, analysis)
-    error = compare(model, small, decisions) if verify else None
+    error = compare(gated, small, decisions) if verify else None
     return small, summarise(graph, analysis, small, new_layers, decisions, error)
+
+
+def _check_round_to(round_to: Any) -> None:
+    if isinstance(round_to, bool) or not isinstance(round_to, Integral) or round_to < 1:
+        raise ValueError(
+            "prune expected `round_to` to be a positive integer, such as 8. "
+            f"Received: round_to={round_to!r}."
+        )
+
+
+def _with_gates(model: keras.Model, rule: Rule | None, inputs: Any) -> keras.Model:
+    """The model itself, or a copy with gates of factor 1 for a rule that asks for no posteriors."""
+    if rule is None or isinstance(rule, PosteriorRule) or find_gates(model):
+        return model
+    # Truncated far below its mean, a sharp posterior has all its mass at log θ = 0.
+    return insert_sbp(model, inputs=inputs, mu_initializer=1.0, log_sigma_initializer=-20.0)
 
 
 def _refuse_opaque(model: keras.Model, analysis: Analysis) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
-
-Decisions = Mapping["UnitGroup", np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,18 +20,68 @@ class UnitGroup:
         name: of the gate.
         units: how many there are.
         posterior: of the gate, in NumPy float64; None in a network without gates.
+        rule: the gate's own `PosteriorRule`; None in a network without gates.
     """
 
     name: str
     units: int
     posterior: TruncatedLogNormal | None = None
+    rule: Any = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the layers of a network cost, and which part of that each unit accounts for.
+
+    Attributes:
+        layers: float64 of shape (layers,), each layer's cost with all units there.
+        shares: float64 of shape (groups, layers), the part of a layer's cost that goes with one
+            unit of a group; 0 where the group has nothing to do with the layer.
+    """
+
+    layers: np.ndarray
+    shares: np.ndarray
+
+
+Decisions = Mapping[UnitGroup, np.ndarray]
 
 
 class Network(abc.ABC):
-    """A network as rules see it.
+    """A network as rules see it; `prune()` makes it.
 
     Attributes:
         groups: all units that can go, in the order of the network.
+        round_to: numbers of units are rounded up to multiples of this.
     """
 
     groups: Sequence[UnitGroup]
+    round_to: int = 1
+
+    @abc.abstractmethod
+    def kernels(self, group: UnitGroup) -> Sequence[np.ndarray]:
+        """Returns the weights that make a group's units, each of shape (units, ...).
+
+        Empty where the weights cannot be told apart by units.
+        """
+
+    @abc.abstractmethod
+    def normalization_scale(self, group: UnitGroup) -> np.ndarray | None:
+        """Returns gamma of the last BatchNormalization in front of a group's gate, or None."""
+
+    @abc.abstractmethod
+    def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> Decisions:
+        """Returns (∂loss/∂θ)² for each unit's factor θ at 1, averaged over batches.
+
+        Args:
+            data: `(x, y)`, as for `fit()`.
+            loss: a Keras loss or its name; None takes that which the model is compiled with.
+            batch_size: examples over whose mean loss one gradient is taken.
+        """
+
+    @abc.abstractmethod
+    def costs(self, what: str) -> Costs:
+        """Returns estimates of `"macs"` or `"params"` by layers."""
+
+    @abc.abstractmethod
+    def remaining(self, what: str, keep: Decisions) -> float:
+        """Returns the fraction of `"macs"` or `"params"` that pruning really leaves."""

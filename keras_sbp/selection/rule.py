@@ -114,8 +114,12 @@ class PosteriorRule(Rule):
 
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns the scores, turned round where it is low ones that stay."""
-        sign = 1.0 if self.keeps_high else -1.0
-        return {group: sign * self.scores(self._posterior(group)) for group in network.groups}
+        return {group: self.importance_of(group) for group in network.groups}
+
+    def importance_of(self, group: UnitGroup) -> np.ndarray:
+        """Returns the importance of one group's units; below 0, their removal is a gain."""
+        scores = np.asarray(self.scores(self._posterior(group)))
+        return scores if self.keeps_high else -scores
 
     def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns `keep()` for the posterior of each group."""
@@ -129,3 +133,15 @@ class PosteriorRule(Rule):
                 "keras_sbp.insert_sbp and train, or use a rule that needs no gates."
             )
         return group.posterior
+
+
+class OwnRules(Rule):
+    """Leaves the decision to each gate's own rule: what `prune()` does without a rule."""
+
+    def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns what the gates' rules say."""
+        return {group: group.rule.importance_of(group) for group in network.groups}
+
+    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns what the gates' rules keep."""
+        return {group: group.rule.keep(group.posterior) for group in network.groups}

@@ -7,8 +7,10 @@ from numbers import Real
 from typing import Any, final
 
 import keras
+import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
+from keras_sbp.selection.network import UnitGroup
 from keras_sbp.selection.rule import PosteriorRule
 
 
@@ -67,6 +69,11 @@ class SNRThreshold(PosteriorRule):
         """
         # Every comparison with NaN is False, so "not below" keeps what ">=" would delete.
         return ~(self.scores(posterior) < self.threshold)
+
+    def importance_of(self, group: UnitGroup) -> np.ndarray:
+        """Returns log(SNR / threshold): about the nats that a unit's noise leaves of its signal."""
+        with np.errstate(divide="ignore"):
+            return np.log(super().importance_of(group) / self.threshold)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

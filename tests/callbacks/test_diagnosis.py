@@ -17,7 +17,7 @@ from keras_sbp.layers import SBPLayer
 def summary(kept=4, moved=0.0, kl=0.1, units=4, trains=True, name="gate"):
     keep = np.arange(units) < kept
     zeros = np.zeros(units)
-    gate = GateSummary(name, zeros, zeros - 5 + moved, 1.0 + zeros, keep, kl, trains)
+    gate = GateSummary(name, zeros, zeros - 5 + moved, 1.0 + zeros, keep, zeros == 0, kl, trains)
     return EpochSummary((gate,))
 
 

@@ -10,7 +10,10 @@ from keras import Input, Model, activations, layers, ops
 from keras_sbp.graph import analyse, find_gates, trace
 from keras_sbp.graph.keras_internals import numpy_ops
 from keras_sbp.graph.registry import handler_of, registered_classes
-from keras_sbp.pruning.decide import apply_decisions, decide
+from keras_sbp.pruning.decide import decide
+from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.network import ProgramNetwork
+from keras_sbp.selection import OwnRules
 from tests.pruning.oracle import assert_same_function, drop_units, gate, randomise
 
 ROW = np.linspace(0.5, 1.5, 6).astype("float32")
@@ -186,7 +189,7 @@ def network(call, *, before="sigmoid", batch=None):
 
 def analysed(model):
     graph = trace(model)
-    apply_decisions(graph, decide(graph, None))
+    graph = with_decisions(graph, decide(ProgramNetwork(graph), OwnRules()))
     return graph, analyse(graph)
 
 

@@ -1,4 +1,7 @@
-"""Writes the golden files: run it once per file format, never to make a test pass."""
+"""Writes the golden files: run it once per file format, never to make a test pass.
+
+Format 1 had no frozen units; its files were written by an earlier version of the package.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from keras_sbp.layers import SBPLayer
 from keras_sbp.selection import SNRThreshold
 
 GOLDEN = Path(__file__).parent / "golden"
+FORMAT = 2
 INPUTS = np.linspace(-1.0, 1.0, 8, dtype="float32").reshape(4, 2)
 
 
@@ -35,13 +39,15 @@ def main() -> None:
     model.fit(INPUTS, INPUTS[:, :1], epochs=5, verbose=0)
     gate = model.get_layer("gate")
     gate.log_sigma.assign(gate.log_sigma.value + np.array([0.0, 0.1, 0.9], "float32"))
-    model.save(GOLDEN / "gate_1.keras")
-    model.save_weights(GOLDEN / "gate_1.weights.h5")
+    gate.freeze(np.array([False, True, True]))
+    model.save(GOLDEN / f"gate_{FORMAT}.keras")
+    model.save_weights(GOLDEN / f"gate_{FORMAT}.weights.h5")
     np.savez(
-        GOLDEN / "gate_1.npz",
+        GOLDEN / f"gate_{FORMAT}.npz",
         mu=gate.posterior.mu,
         log_sigma=gate.posterior.log_sigma,
         keep=gate.keep(),
+        alive=gate.alive,
         outputs=model.predict(INPUTS, verbose=0),
     )
 

@@ -38,7 +38,8 @@ def trained_model():
     model.fit(INPUTS, INPUTS[:, :1], epochs=3, verbose=0)
     gate = model.get_layer("gate")
     gate.set_posterior(gate.posterior.mu, [-1.0, -4.97, 2.0])
-    assert gate.keep().tolist() == [True, True, False]
+    gate.freeze(np.array([False, True, True]))
+    assert gate.keep().tolist() == [False, True, False]
     return model
 
 
@@ -48,7 +49,8 @@ def run(model):
 
 def raw(model):
     gate = model.get_layer("gate")
-    return np.stack([keras.ops.convert_to_numpy(w.value) for w in (gate.mu, gate.log_sigma)])
+    weights = [keras.ops.convert_to_numpy(w.value) for w in (gate.mu, gate.log_sigma)]
+    return np.stack([*weights, gate.alive])
 
 
 def assert_same(loaded, model):
@@ -147,21 +149,25 @@ def test_a_fresh_process_loads_both_files_exactly(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), expected)
 
 
-def check_golden(model):
-    expected = np.load(GOLDEN / "gate_1.npz")
+def check_golden(model, number):
+    expected = np.load(GOLDEN / f"gate_{number}.npz")
     gate = model.get_layer("gate")
     np.testing.assert_array_equal(gate.posterior.mu, expected["mu"])
     np.testing.assert_array_equal(gate.posterior.log_sigma, expected["log_sigma"])
     np.testing.assert_array_equal(gate.keep(), expected["keep"])
     assert 0 < expected["keep"].sum() < 3
+    alive = {1: [True, True, True], 2: [False, True, True]}[number]
+    np.testing.assert_array_equal(gate.alive, alive)
     np.testing.assert_allclose(run(model), expected["outputs"], rtol=1e-5, atol=1e-6)
 
 
-def test_the_golden_files_still_load():
-    model = keras.models.load_model(GOLDEN / "gate_1.keras")
-    check_golden(model)
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_golden_files_still_load(number):
+    model = keras.models.load_model(GOLDEN / f"gate_{number}.keras")
+    check_golden(model, number)
     gate = model.get_layer("gate")
     assert (gate.num_samples, gate.rule.threshold, gate.seed) == (100, 0.9, 3)
     gate.set_posterior(0.0, 0.0)
-    model.load_weights(GOLDEN / "gate_1.weights.h5")
-    check_golden(model)
+    gate.freeze(np.array([True, False, False]))
+    model.load_weights(GOLDEN / f"gate_{number}.weights.h5")
+    check_golden(model, number)

@@ -1,0 +1,153 @@
+"""A traced program with gates, as rules see it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import layers
+
+from keras_sbp.graph import Analysis, Graph, Op, analyse, macs, trace
+from keras_sbp.graph.handlers.common import numpy_weight
+from keras_sbp.graph.what_if import WhatIf
+from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.branches import place_existing_branch_gates
+from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.gate_cost import shares
+from keras_sbp.pruning.gate_gradients import squared_gradients
+from keras_sbp.pruning.placement import place_existing_gates, what_if_of
+from keras_sbp.pruning.plan import Placement
+from keras_sbp.pruning.rebuild import rebuild
+from keras_sbp.pruning.unit_kernels import unit_kernels
+from keras_sbp.selection import Costs, Decisions, Network, UnitGroup
+
+
+class ProgramNetwork(Network):
+    """What rules are asked about.
+
+    Args:
+        graph: a traced program; its gates are the groups.
+        loss: the loss that the user's model is compiled with, if any.
+        has_posteriors: whether the gates were trained; False where they are only marks.
+        round_to: see `prune`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        loss: Any = None,
+        has_posteriors: bool = True,
+        round_to: int = 1,
+    ) -> None:
+        self.graph, self.loss, self.round_to = graph, loss, round_to
+        gates = dict.fromkeys(
+            op.operation for op in graph.ops if isinstance(op.operation, SBPLayer)
+        )
+        self._gates = {_group(gate, has_posteriors): gate for gate in gates}
+        self.groups = list(self._gates)
+        self._whole: dict[str, int] = {}
+
+    def gate_of(self, group: UnitGroup) -> SBPLayer:
+        """Returns the gate that a group stands for."""
+        return self._gates[group]
+
+    def kernels(self, group: UnitGroup) -> Sequence[np.ndarray]:
+        """Returns the kernels of the layers that make the units."""
+        placement = self._placement(group)
+        if placement is None or placement.group is None:
+            return []
+        return unit_kernels(placement.group, placement.producers)
+
+    def normalization_scale(self, group: UnitGroup) -> np.ndarray | None:
+        """Returns gamma of the last BatchNormalization in front of the gate."""
+        placement = self._placement(group)
+        for op in reversed(_in_front(placement) if placement else []):
+            layer = op.operation
+            if isinstance(layer, layers.BatchNormalization) and layer.scale:
+                return numpy_weight(layer.gamma).astype(np.float64)
+        return None
+
+    def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> Decisions:
+        """Returns (∂loss/∂θ)² for each unit, averaged over batches."""
+        gates = list(self._gates.values())
+        found = squared_gradients(self.graph, gates, data, loss or self.loss, batch_size)
+        return {group: found[gate] for group, gate in self._gates.items()}
+
+    def costs(self, what: str) -> Costs:
+        """Returns what each layer costs, and each unit's share of that."""
+        costs = np.array(_costs_by_op(self.graph, what), float)
+        numbers = {op: number for number, op in enumerate(self.graph.ops)}
+        table = np.zeros((len(self.groups), len(costs)))
+        for row, group in zip(table, self.groups, strict=True):
+            placement = self._placement(group)
+            for op, share in shares(placement, self._what_if).items() if placement else ():
+                row[numbers[op]] = share
+        used = costs > 0
+        return Costs(costs[used], table[:, used])
+
+    def remaining(self, what: str, keep: Decisions) -> float:
+        """Returns the fraction that a network with these decisions really has."""
+        # The gates themselves have weights, which pruning removes in any case.
+        everything = {group: np.ones(group.units, bool) for group in self.groups}
+        if what not in self._whole:
+            self._whole[what] = self._size(what, everything)
+        return self._size(what, keep) / self._whole[what]
+
+    @functools.cached_property
+    def _what_if(self) -> WhatIf:
+        return what_if_of(self.graph, self._analysis)
+
+    @functools.cached_property
+    def _analysis(self) -> Analysis:
+        return analyse(self.graph)
+
+    @functools.cached_property
+    def _placements(self) -> dict[SBPLayer, Placement]:
+        units = place_existing_gates(self.graph, self._analysis, self._what_if)
+        return units | place_existing_branch_gates(self.graph, self._what_if)
+
+    def _placement(self, group: UnitGroup) -> Placement | None:
+        return self._placements.get(self._gates[group])
+
+    def _size(self, what: str, keep: Decisions) -> int:
+        decided = with_decisions(self.graph, {self._gates[g]: kept for g, kept in keep.items()})
+        small, _ = rebuild(decided, analyse(decided))
+        return _total(trace(small, unfold_layers=False), what)
+
+
+def _group(gate: SBPLayer, has_posterior: bool) -> UnitGroup:
+    if not has_posterior:
+        return UnitGroup(gate.name, gate.units)
+    return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule)
+
+
+def _costs_by_op(graph: Graph, what: str) -> list[int]:
+    """What each call costs; the weights of a shared layer count at its first call."""
+    if what == "macs":
+        return [macs(op) for op in graph.ops]
+    seen: set[int] = set()
+    costs = []
+    for op in graph.ops:
+        is_first = id(op.operation) not in seen
+        seen.add(id(op.operation))
+        counts = is_first and isinstance(op.operation, layers.Layer)
+        costs.append(op.operation.count_params() if counts else 0)
+    return costs
+
+
+def _total(graph: Graph, what: str) -> int:
+    return sum(_costs_by_op(graph, what))
+
+
+def _in_front(placement: Placement) -> list[Op]:
+    """The ops between the layers that make the units and the first place of the gate."""
+    gated = placement.sites[0].tensor
+    before = []
+    for op in placement.ops:
+        if gated in op.outputs:
+            break
+        before.append(op)
+    return before

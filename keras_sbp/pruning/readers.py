@@ -1,0 +1,131 @@
+"""Which layers read a gate's units by a linear map, and which of their inputs are whose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from keras_sbp.graph import Graph, Op
+from keras_sbp.graph.handler import OPAQUE, kind
+from keras_sbp.graph.registry import stock_class
+from keras_sbp.graph.what_if import Outcome, Site, WhatIf
+from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.rows import CONVOLUTIONS, LINEAR, feature_axis
+
+# The second moments of so many features take half a gigabyte.
+MOST_FEATURES = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A linear layer that reads units of a gate.
+
+    Attributes:
+        op: its only call.
+        unit_of: for each input feature the unit that it vanishes with, -1 for none; shape (F,).
+            A convolution has its features at each kernel position anew, position by position.
+    """
+
+    op: Op
+    unit_of: np.ndarray
+
+
+@dataclass
+class Readers:
+    """All that read the units of one gate.
+
+    Attributes:
+        linear: those of which least squares can be asked, in the order of the program.
+        skipped: op → why not this one.
+    """
+
+    linear: list[Reader] = field(default_factory=list)
+    skipped: dict[Op, str] = field(default_factory=dict)
+
+
+def find_readers(graph: Graph, what_if: WhatIf, gate: SBPLayer) -> Readers:
+    """Returns what reads a gate's units, wherever each of them is read alone until then.
+
+    The features that belong to a unit are found by trial: they become constant when it goes.
+    Units are tried in groups, by the binary digits of their numbers, so that 2·log2(units)
+    trials are enough.
+
+    Args:
+        graph: a traced program.
+        what_if: trials on it; gates let units pass there.
+        gate: one of its gates.
+    """
+    calls = [op for op in graph.ops if op.operation is gate]
+    readers = Readers()
+    if gate.axis == ():
+        return readers
+    trials = [[_trial(what_if, calls, units) for units in pair] for pair in _halves(gate.units)]
+    outcomes = [outcome for pair in trials for outcome in pair if outcome is not None]
+    reached = {op for each in outcomes for (op, _), known in each.known.items() if known}
+    for op in sorted(reached.difference(calls), key=what_if.order.__getitem__):
+        reason = _why_not(what_if, op)
+        unit_of = _unit_of(trials, op) if reason is None else None
+        if unit_of is not None and (unit_of >= 0).any():
+            readers.linear.append(Reader(op, unit_of))
+        elif not _passes(what_if, outcomes, op):
+            readers.skipped[op] = reason or "it reads the units along another axis"
+    return readers
+
+
+def _halves(units: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each binary digit the units that have a 0 there, and those that have a 1."""
+    numbers = np.arange(units)
+    digits = max(1, int(units - 1).bit_length())
+    return [
+        (np.flatnonzero(numbers >> digit & 1 == 0), np.flatnonzero(numbers >> digit & 1 == 1))
+        for digit in range(digits)
+    ]
+
+
+def _trial(what_if: WhatIf, calls: list[Op], units: np.ndarray) -> Outcome | None:
+    if not units.size:
+        return None
+    removed = tuple(int(unit) for unit in units)
+    sites = [
+        Site(op.outputs[0], op.operation.axis % op.outputs[0].rank, removed=removed) for op in calls
+    ]
+    return what_if.remove(sites, among=())
+
+
+def _why_not(what_if: WhatIf, op: Op) -> str | None:
+    if what_if.handlers[op] is OPAQUE:
+        return "it is opaque"
+    if stock_class(op.operation) not in LINEAR:
+        return f"{kind(op)} is no Dense layer or convolution"
+    if op.shared:
+        return "its weights are used at several places"
+    if isinstance(op.operation, CONVOLUTIONS) and op.operation.groups > 1:
+        return "it is a grouped convolution"
+    features = int(np.prod(op.operation.kernel.shape[:-1]))
+    if features > MOST_FEATURES:
+        return f"it has {features} input features, more than {MOST_FEATURES}"
+    return None
+
+
+def _unit_of(trials: list[list[Outcome | None]], op: Op) -> np.ndarray:
+    """A feature's unit is known where every digit is: one half frees it, and the other does not."""
+    axis, kernel = feature_axis(op), op.operation.kernel
+    size = kernel.shape[-2]
+    unit_of, known = np.zeros(size, int), np.ones(size, bool)
+    for digit, pair in enumerate(trials):
+        zero, one = (_constant(outcome, op, axis, size) for outcome in pair)
+        known &= zero ^ one
+        unit_of += one.astype(int) << digit
+    return np.tile(np.where(known, unit_of, -1), int(np.prod(kernel.shape[:-2])))
+
+
+def _constant(outcome: Outcome | None, op: Op, axis: int, size: int) -> np.ndarray:
+    known = outcome.known.get((op, 0), {}) if outcome is not None else {}
+    return ~np.isnan(known[axis]) if axis in known else np.zeros(size, bool)
+
+
+def _passes(what_if: WhatIf, outcomes: list[Outcome], op: Op) -> bool:
+    """Tells whether anything is known behind an op."""
+    behind = [edge for tensor in op.outputs for edge in what_if.readers.get(tensor, ())]
+    return any(outcome.known.get(edge) for outcome in outcomes for edge in behind)

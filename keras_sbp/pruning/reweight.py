@@ -1,0 +1,99 @@
+"""New weights for the layers that read pruned units: least squares repairs what pruning broke."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sbp.graph import Graph, Op
+from keras_sbp.graph.what_if import WhatIf
+from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.input_moments import Measured, Meter, State
+from keras_sbp.pruning.readers import Reader, find_readers
+from keras_sbp.selection.least_squares import refit
+
+Weights = tuple[tuple[keras.Variable, np.ndarray], ...]
+
+# How strongly new weights are drawn towards the old ones; the best on unseen examples is taken.
+# With fewer examples than features, weights that are free to move fit noise.
+RIDGES = (1e-8, 1e-5, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def reweight(
+    graph: Graph, what_if: WhatIf, decisions: Mapping[SBPLayer, np.ndarray], data: Any
+) -> Weights:
+    """Returns new weights for the linear layers behind the gates of a pruned network.
+
+    Layer by layer, in the order of the program, the outputs (before the activation) that a layer
+    has in the original network are fitted from what reaches it in the pruned network, whose
+    layers before it have their new weights already. Layers that are used at several places, and
+    those that would do worse on unseen examples, keep their weights. Nothing is written.
+
+    Reference:
+        El Halabi, Srinivas, Lacoste-Julien (2022), Data-Efficient Structured Pruning via
+        Submodular Optimization, section 3 (https://arxiv.org/abs/2203.04940).
+
+    Args:
+        graph: a traced program, with its gates.
+        what_if: trials on it.
+        decisions: which units each gate keeps.
+        data: inputs of the model, as for `predict()`; a few hundred examples, without labels.
+
+    Returns:
+        (variable, value) pairs, for the variables of the traced model's layers. Rows that
+        belong to removed units are as they were.
+
+    Raises:
+        ValueError: the data do not fit the model, or give values that are not finite.
+    """
+    meter, original = Meter(graph, data), State.original(graph)
+    state = State(dict(decisions))
+    for reader, removed in _affected(graph, what_if, decisions):
+        [measured] = meter.measure([reader], state, original)
+        state = replace(state, weights=state.weights + new_weights(reader.op, measured, removed))
+    return state.weights
+
+
+def new_weights(op: Op, measured: Measured, removed: np.ndarray) -> Weights:
+    """Returns new values for a layer's kernel and bias; nothing where the old ones are better.
+
+    Args:
+        op: the layer's call.
+        measured: its moments, with the features of the pruned network.
+        removed: the kernel's rows whose weights must stay, a boolean array.
+    """
+    layer, old = op.operation, measured.weights
+    free = np.ones(len(old), bool)
+    free[: len(removed)] = ~removed
+    trials = [refit(measured.fit, free, towards=old, ridge=ridge) for ridge in RIDGES]
+    errors = [measured.check.error(weights) for weights in trials]
+    best = int(np.argmin(errors))
+    if not errors[best] < measured.check.error(old):
+        return ()
+    weights = refit(measured.all, free, towards=old, ridge=RIDGES[best])
+    kernel = weights[: len(removed)].reshape(layer.kernel.shape)
+    bias = ((layer.bias, weights[-1]),) if layer.use_bias else ()
+    return ((layer.kernel, kernel), *bias)
+
+
+def _affected(
+    graph: Graph, what_if: WhatIf, decisions: Mapping[SBPLayer, np.ndarray]
+) -> list[tuple[Reader, np.ndarray]]:
+    """The linear readers of all gates in order, each with its rows that vanish."""
+    found: dict[Op, tuple[Reader, np.ndarray]] = {}
+    for gate, keep in decisions.items():
+        for reader in find_readers(graph, what_if, gate).linear:
+            removed = removed_rows(reader, keep)
+            if reader.op in found:
+                removed = removed | found[reader.op][1]
+            found[reader.op] = reader, removed
+    return [found[op] for op in sorted(found, key=what_if.order.__getitem__)]
+
+
+def removed_rows(reader: Reader, keep: np.ndarray) -> np.ndarray:
+    """Returns which of a reader's features belong to removed units. Boolean, shape (F,)."""
+    return (reader.unit_of >= 0) & ~keep[reader.unit_of]

@@ -1,0 +1,201 @@
+"""The rule that asks the next layers: which of their inputs can they do without?"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+
+from keras_sbp.selection.baselines import check_fraction
+from keras_sbp.selection.budget import Budget
+from keras_sbp.selection.least_squares import Selection
+from keras_sbp.selection.network import Network, UnitGroup
+from keras_sbp.selection.rule import Rule
+
+VARIANTS = ("asymmetric", "sequential", "layer")
+
+# Far below any difference that means something: keeps the greedy order where nothing is gained.
+_NOTHING = 1e-12
+
+
+@final
+class LayerInputChange(Rule):
+    """Keeps the units from which the next layers can best be fed.
+
+    The layers that read a group of units should receive what they always did.
+    Units are chosen greedily, so that least squares can rebuild the readers'
+    outputs (before the activation) from the chosen ones; units that others
+    can stand in for go. It needs a few hundred inputs, and neither gates nor
+    labels nor training.
+
+    Readers are Dense layers and convolutions, right behind the gate or behind
+    whatever leaves the units apart from each other (activation, pooling,
+    normalisation, flattening). A group without any such reader keeps all
+    units.
+
+    The choice counts on new weights in the readers, so they are fitted too:
+    see `reweight`.
+
+    Reference:
+        El Halabi, Srinivas, Lacoste-Julien (2022), Data-Efficient Structured
+        Pruning via Submodular Optimization
+        (https://arxiv.org/abs/2203.04940).
+
+    Args:
+        data: Inputs of the model, as for `predict()`: an array or a structure
+            of arrays with a few hundred examples.
+        keep: Float in (0, 1], the fraction of each group that stays. Or a
+            `Budget` of `macs` or `params` for the whole network. Its base is
+            not asked: each group keeps as many units as bring its relative
+            objective, were it pruned alone, below a threshold, which is the
+            same for all and as high as the budget demands (the rule of the
+            paper, with the objective in the place of accuracy).
+        variant: What the readers are to receive, and from what.
+            `"asymmetric"`: what they received in the original network, from
+            the network as it is pruned so far. `"sequential"`: both from the
+            network as pruned so far. `"layer"`: both from the original one.
+        reweight: Whether `prune()` gives the readers the weights that were
+            found, as `prune(..., reweight=data)` does after other rules.
+        ridge: Non-negative float, relative to each feature's second moment.
+            Larger values make the choice depend less on details of few data.
+
+    Raises:
+        TypeError: If `keep` is neither a number nor a `Budget`.
+        ValueError: If `keep` is out of range or a budget of latency, `variant`
+            is not known or `ridge` is negative.
+
+    Example:
+
+    >>> rule = keras_sbp.LayerInputChange(x[:512], keep=0.5)
+    >>> small, report = keras_sbp.prune(model, rule)
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        keep: float | Budget = 0.5,
+        variant: str = "asymmetric",
+        reweight: bool = True,
+        ridge: float = 1e-4,
+    ) -> None:
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"LayerInputChange expected `variant` to be one of {VARIANTS}. "
+                f"Received: variant={variant!r}."
+            )
+        if not ridge > 0:
+            raise ValueError(
+                "LayerInputChange expected `ridge` to be a positive number, such as 1e-4. "
+                f"Received: ridge={ridge!r}."
+            )
+        if isinstance(keep, Budget) and keep.what == "latency":
+            raise ValueError(
+                "LayerInputChange cannot meet a budget of latency itself. Expected a fraction, or "
+                "a Budget of macs or params. Pass this rule to the budget instead: "
+                "Budget(latency=..., base=LayerInputChange(data))."
+            )
+        if not isinstance(keep, Budget):
+            keep = check_fraction("LayerInputChange", "keep", keep)
+        self.data, self.keep, self.variant = data, keep, variant
+        self.reweight, self.ridge = bool(reweight), float(ridge)
+        self._alone: weakref.WeakKeyDictionary[Network, Any] = weakref.WeakKeyDictionary()
+
+    def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns for each unit what its group's relative objective was when it was chosen.
+
+        Each group counts as if it were pruned alone: 1 for its first unit, falling to about 0.
+        A budget that ranks by this alone prunes each group down to the same relative objective.
+        """
+        return {
+            group: _importance(selection, group.units)
+            for group, selection in self._each_alone(network).items()
+        }
+
+    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns the units that are chosen."""
+        counts = self._counts(network)
+        selections = self._each_alone(network)
+        if self.variant != "layer":
+            selections = network.input_change(
+                self.data,
+                counts,
+                variant=self.variant,
+                reweight=self.reweight,
+                ridge=self.ridge,
+            )
+        return {
+            group: _chosen(selection, group.units, counts[group])
+            for group, selection in selections.items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, without the data."""
+        return {
+            "keep": self.keep,
+            "variant": self.variant,
+            "reweight": self.reweight,
+            "ridge": self.ridge,
+        }
+
+    def _each_alone(self, network: Network) -> Mapping[UnitGroup, Selection | None]:
+        """All units of each group in order, in the network with all units there."""
+        if network not in self._alone:
+            self._alone[network] = network.input_change(
+                self.data, None, variant="layer", reweight=False, ridge=self.ridge
+            )
+        return self._alone[network]
+
+    def _counts(self, network: Network) -> dict[UnitGroup, int]:
+        if not isinstance(self.keep, Budget):
+            return {group: math.ceil(self.keep * group.units) for group in network.groups}
+        importance = self.importance(network)
+        levels = np.unique(np.concatenate(list(importance.values())))
+        levels = levels[~np.isnan(levels)]
+
+        def above(threshold: float) -> dict[UnitGroup, np.ndarray]:
+            keep = {g: ~(each <= threshold) for g, each in importance.items()}
+            for group, each in keep.items():
+                each[np.argmax(importance[group])] = True  # the first one stays in any case
+            return keep
+
+        def remaining(number: int) -> float:
+            return network.remaining(self.keep.what, above(levels[number - 1] if number else -1.0))
+
+        enough = _smallest(lambda n: remaining(n) <= self.keep.fraction, len(levels))
+        keep = above(levels[enough - 1] if enough else -1.0)
+        if remaining(enough) > self.keep.fraction:
+            raise ValueError(
+                f"The budget of {self!r} cannot be met: with one unit left in each group that "
+                f"Dense layers or convolutions read, {remaining(enough):.1%} remain. Expected at "
+                f"most {self.keep.fraction:.1%}. Allow more, or put gates on more layers."
+            )
+        return {group: int(each.sum()) for group, each in keep.items()}
+
+
+def _smallest(holds: Any, most: int) -> int:
+    """The smallest number at which something holds that goes on to hold, `most` if none."""
+    too_small, enough = -1, most
+    while enough - too_small > 1:
+        middle = (too_small + enough) // 2
+        if holds(middle):
+            enough = middle
+        else:
+            too_small = middle
+    return enough
+
+
+def _importance(selection: Selection | None, units: int) -> np.ndarray:
+    importance = np.full(units, np.nan)
+    if selection is not None:
+        last_first = np.arange(units, 0, -1)
+        importance[selection.order] = selection.objective[:-1] + _NOTHING * last_first
+    return importance
+
+
+def _chosen(selection: Selection | None, units: int, count: int) -> np.ndarray:
+    if selection is None:
+        return np.ones(units, bool)
+    return np.isin(np.arange(units), selection.order[:count])

@@ -1,0 +1,51 @@
+"""Rows of features times the kernel are what the layer computes."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import Input, Model, layers
+
+from keras_sbp.graph import trace
+from keras_sbp.graph.registry import stock_class
+from keras_sbp.pruning.rows import LINEAR, count_rows, matrix, take_rows
+
+ON_CPU = keras.backend.backend() == "jax"  # TensorFlow has no channels first convolution there
+
+
+def convolutions():
+    for rank, size in ((1, (11,)), (2, (9, 6)), (3, (7, 6, 8))):
+        cls = (layers.Conv1D, layers.Conv2D, layers.Conv3D)[rank - 1]
+        paddings = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
+        settings = itertools.product(paddings, ((1, 1), (2, 1), (3, 1), (1, 2)), (1, 2, 3))
+        for padding, (strides, dilation), kernel in settings:
+            yield (
+                cls(4, kernel, strides=strides, padding=padding, dilation_rate=dilation),
+                (*size, 3),
+            )
+    yield layers.Conv2D(4, (1, 3), strides=(2, 1), padding="same"), (7, 8, 3)
+    if ON_CPU:
+        yield layers.Conv2D(4, (2, 3), padding="same", data_format="channels_first"), (3, 7, 8)
+        yield layers.Conv1D(4, 2, strides=2, data_format="channels_first"), (3, 9)
+
+
+CASES = [*convolutions(), (layers.Dense(5), (7,)), (layers.Dense(5), (3, 4, 7))]
+
+
+@pytest.mark.parametrize(("layer", "shape"), CASES, ids=lambda x: str(getattr(x, "name", x)))
+def test_rows_times_matrix(layer, shape) -> None:
+    x = Input(shape)
+    [op] = trace(Model(x, layer(x))).ops
+    assert stock_class(op.operation) in LINEAR
+    data = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    expected = keras.ops.convert_to_numpy(layer(data))
+    if getattr(layer, "data_format", "") == "channels_first":
+        expected = np.moveaxis(expected, 1, -1)
+    expected = expected.reshape(-1, expected.shape[-1])
+    assert count_rows(op, data.shape) == len(expected)
+    which = np.random.default_rng(1).permutation(len(expected))[:20]
+    rows = take_rows(op, data, which)
+    np.testing.assert_allclose(rows @ matrix(layer.kernel), expected[which], atol=1e-5)

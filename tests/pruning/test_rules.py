@@ -1,0 +1,249 @@
+"""Rules that need no gates, budgets and rounding, through prune()."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import Input, Model, layers
+
+import keras_sbp
+from keras_sbp import BatchNormScale, Budget, L1Norm, L2Norm, Random, SNRThreshold, Taylor
+from keras_sbp.graph import find_gates
+from tests.pruning.oracle import randomise
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((40, 12, 12, 3)).astype("float32"), RNG.integers(0, 5, 40)
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network() -> Model:
+    """Convolutions with a residual block and dropout, then dense layers."""
+    image = x = Input((12, 12, 3), name="image")
+    for number in (1, 2):
+        x = layers.Conv2D(8 * number, 3, padding="same", name=f"conv{number}")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name=f"bn{number}")(x))
+    y = layers.Conv2D(10, 3, padding="same", activation="relu", name="branch")(x)
+    x = x + layers.Conv2D(16, 1, name="back")(y)
+    x = layers.Flatten()(layers.MaxPooling2D(3)(x))
+    x = layers.Dense(20, "relu", name="hidden")(layers.Dropout(0.5)(x))
+    return randomise(Model(image, layers.Dense(5, name="logits")(x)))
+
+
+def widths(model: Model) -> dict[str, int]:
+    return {
+        layer.name: layer.kernel.shape[-1] for layer in model.layers if hasattr(layer, "kernel")
+    }
+
+
+RULES = {
+    "l1": L1Norm,
+    "l2": L2Norm,
+    "random": Random,
+    "taylor": lambda keep: Taylor((X, Y), keep, loss=LOSS),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_fraction_of_each_group_stays(name: str) -> None:
+    model = network()
+    before = [w.copy() for w in model.get_weights()]
+    small, report = keras_sbp.prune(model, RULES[name](keep=0.5))
+    kept = widths(small)
+    assert {n: kept[n] for n in ("conv1", "branch", "hidden")} == {
+        "conv1": 4,
+        "branch": 5,
+        "hidden": 10,
+    }
+    assert report.max_abs_error < 1e-4
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_everything_stays_with_a_fraction_of_one() -> None:
+    model = network()
+    small, _ = keras_sbp.prune(model, L1Norm(keep=1.0))
+    assert widths(small) == widths(model)
+    difference = keras.ops.abs(model(X) - small(X))
+    assert float(keras.ops.max(difference)) < 1e-4
+
+
+@pytest.mark.parametrize(("rule", "power"), [(L1Norm, 1), (L2Norm, 2)])
+def test_norms_keep_the_largest_filters(rule, power) -> None:
+    model = network()
+    kernel = np.asarray(model.get_layer("branch").kernel).reshape(-1, 10)
+    largest = np.sort(np.argsort((np.abs(kernel) ** power).sum(0))[5:])
+    small, _ = keras_sbp.prune(model, rule(keep=0.5))
+    kept = np.asarray(small.get_layer("branch").kernel)
+    inputs = kept.shape[2]
+    assert inputs == 16  # a residual stream keeps its units
+    assert np.allclose(kept, np.asarray(model.get_layer("branch").kernel)[..., largest])
+
+
+def test_batch_norm_scale() -> None:
+    model = network()
+    gamma = np.array([0.1, -3.0, 0.2, 2.0, 0.3, 0.4, -2.5, 1.0])
+    model.get_layer("bn1").gamma.assign(gamma)
+    small, report = keras_sbp.prune(model, BatchNormScale(keep=0.5))
+    assert widths(small)["conv1"] == 4
+    assert widths(small)["hidden"] == 20  # has no BatchNormalization
+    kept = np.asarray(model.get_layer("conv1").kernel)[..., np.abs(gamma) >= 1.0]
+    small_kernel = np.asarray(small.get_layer("conv1").kernel)
+    assert small_kernel.shape == kept.shape
+
+
+def test_random_is_reproducible() -> None:
+    model = network()
+    first, second, other = (
+        keras_sbp.prune(model, Random(0.5, seed=seed))[0].get_weights() for seed in (3, 3, 4)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_taylor_is_the_squared_gradient() -> None:
+    """Of a linear network, the gradient by a unit's factor can be written down."""
+    inputs = Input((4,))
+    hidden = layers.Dense(3, name="hidden")
+    out = layers.Dense(1, name="out")
+    model = randomise(Model(inputs, out(hidden(inputs))))
+    x, y = RNG.standard_normal((6, 4)).astype("float32"), RNG.standard_normal((6, 1))
+    h, z = np.asarray(hidden(x)), np.asarray(model(x))
+    expected = np.zeros(3)
+    for part in (slice(0, 4), slice(4, 6)):
+        error = 2 * (z[part] - y[part]) / len(z[part])
+        expected += (error * h[part] * np.asarray(out.kernel)[:, 0]).sum(0) ** 2 / 2
+    seen = {}
+
+    class Watched(keras_sbp.selection.Rule):
+        def importance(self, network):
+            seen.update(network.squared_gradients((x, y), "mse", 4))
+            return seen
+
+        def decide(self, network):
+            return {group: np.ones(group.units, bool) for group in self.importance(network)}
+
+    keras_sbp.prune(model, Watched())
+    (received,) = seen.values()
+    assert np.allclose(received, expected, rtol=1e-4)
+
+
+def test_taylor_takes_the_loss_that_the_model_is_compiled_with() -> None:
+    model = network()
+    with pytest.raises(ValueError, match="not compiled with a loss"):
+        keras_sbp.prune(model, Taylor((X, Y)))
+    model.compile(loss=LOSS)
+    keras_sbp.prune(model, Taylor((X, Y)))
+
+
+@pytest.mark.parametrize("what", ["macs", "params"])
+@pytest.mark.parametrize("target", [0.7, 0.3, 0.15])
+def test_budget_is_met_to_within_a_unit(what: str, target: float) -> None:
+    model = network()
+    _, report = keras_sbp.prune(model, Budget(**{what: target}, base=L2Norm()))
+    before, after = getattr(report, f"{what}_before"), getattr(report, f"{what}_after")
+    assert after <= target * before
+    assert after > (target - 0.06) * before  # the dearest unit; see also test_ranking.py
+
+
+def test_budget_of_everything_removes_nothing() -> None:
+    model = network()
+    small, _ = keras_sbp.prune(model, Budget(macs=1.0, base=L2Norm()))
+    assert widths(small) == widths(model)
+
+
+def test_budget_that_cannot_be_met() -> None:
+    with pytest.raises(ValueError, match="budget cannot be met.*tie_residual=True"):
+        keras_sbp.prune(network(), Budget(macs=0.001, base=L2Norm()))
+
+
+def gated() -> Model:
+    model = keras_sbp.insert_sbp(network())
+    for gate in find_gates(model):
+        log_sigma = np.linspace(3.0, -4.0, gate.units)
+        gate.set_posterior(np.full(gate.units, -0.3), log_sigma)
+    return model
+
+
+def test_budget_over_posteriors_removes_first_what_the_rule_would() -> None:
+    model = gated()
+    natural, report = keras_sbp.prune(model)
+    share = report.macs_after / report.macs_before
+    for wanted in (share * 1.15, share * 0.85):
+        for group, kept in decided(model, Budget(macs=wanted)).items():
+            own = group.rule.keep(group.posterior)
+            assert (kept | ~own).all() if wanted > share else (own | ~kept).all()
+
+
+def decided(model: Model, rule: keras_sbp.selection.Rule) -> dict:
+    """What a rule decides inside prune()."""
+    seen = {}
+
+    class Watched(keras_sbp.selection.Rule):
+        def importance(self, network):
+            return rule.importance(network)
+
+        def decide(self, network):
+            seen.update(rule.decide(network))
+            return seen
+
+    keras_sbp.prune(model, Watched())
+    return seen
+
+
+def test_rule_of_posteriors_needs_gates() -> None:
+    with pytest.raises(ValueError, match="the model has no gates"):
+        keras_sbp.prune(network(), Budget(macs=0.5))
+    small, report = keras_sbp.prune(network(), SNRThreshold())
+    assert report.gates == ()
+
+
+def test_baselines_work_on_a_gated_model_too() -> None:
+    model = gated()
+    small, report = keras_sbp.prune(model, L1Norm(0.25))
+    assert widths(small)["conv1"] == 2
+    assert [gate.units_after for gate in report.gates] == [
+        -(-gate.units // 4) for gate in find_gates(model)
+    ]
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 8, 64])
+def test_rounding(multiple: int) -> None:
+    model = network()
+    small, _ = keras_sbp.prune(model, L1Norm(0.3), round_to=multiple)
+    for name, count in {"conv1": 8, "branch": 10, "hidden": 20}.items():
+        kept = int(np.ceil(0.3 * count))
+        assert widths(small)[name] == min(-(-kept // multiple) * multiple, count)
+
+
+def test_rounding_goes_into_the_budget() -> None:
+    _, report = keras_sbp.prune(network(), Budget(macs=0.6, base=L2Norm()), round_to=4)
+    assert report.macs_after <= 0.6 * report.macs_before
+
+
+@pytest.mark.parametrize("wrong", [0, -8, 1.5, True, "8"])
+def test_round_to_is_checked(wrong) -> None:
+    with pytest.raises(ValueError, match="round_to"):
+        keras_sbp.prune(network(), L1Norm(), round_to=wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: L1Norm(0), ValueError, "fraction above 0"),
+        (lambda: L1Norm(1.5), ValueError, "at most 1"),
+        (lambda: L2Norm("half"), TypeError, "to be a number"),
+        (lambda: Random(seed=-1), ValueError, "seed"),
+        (lambda: Taylor(X), TypeError, r"data=\(x, y\)"),
+        (lambda: Budget(), ValueError, "exactly one"),
+        (lambda: Budget(macs=0.5, params=0.5), ValueError, "exactly one"),
+        (lambda: Budget(macs=0.5, base=0.5), TypeError, "L2Norm"),
+    ],
+)
+def test_arguments_are_checked(make, error, match) -> None:
+    with pytest.raises(error, match=match):
+        make()
+
+
+def test_rules_describe_themselves() -> None:
+    assert repr(Budget(macs=0.25, base=L1Norm())) == "Budget(macs=0.25, base=L1Norm(keep=0.5))"
+    assert repr(Random(0.3, seed=2)) == "Random(keep=0.3, seed=2)"

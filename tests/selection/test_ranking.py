@@ -1,0 +1,125 @@
+"""From importance to decisions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_sbp.selection.budget import Budget, removal_order
+from keras_sbp.selection.network import Costs, Network, UnitGroup
+from keras_sbp.selection.ranking import most_important, rounded_up
+from keras_sbp.selection.rule import Rule
+
+FLOATS = st.lists(st.floats(-5, 5), min_size=1, max_size=12)
+
+
+def test_most_important_units_stay() -> None:
+    assert most_important(np.array([0.1, 3.0, 2.0, 3.0]), 2).tolist() == [False, True, False, True]
+
+
+def test_first_of_equals_stays() -> None:
+    assert most_important(np.ones(3), 1).tolist() == [True, False, False]
+
+
+def test_unknown_importance_stays() -> None:
+    keep = most_important(np.array([np.nan, 1.0, np.nan, 2.0]), 1)
+    assert keep.tolist() == [True, False, True, False]
+
+
+@given(FLOATS, st.integers(0, 12), st.integers(1, 9))
+def test_rounding_up(importance, count, multiple) -> None:
+    importance = np.array(importance)
+    group = UnitGroup("g", importance.size)
+    keep = most_important(importance, min(count, importance.size))
+    rounded = rounded_up({group: keep}, {group: importance}, multiple)[group]
+    assert (rounded | ~keep).all()  # nothing goes
+    assert rounded.sum() % multiple == 0 or rounded.all()
+    assert rounded.sum() - keep.sum() < multiple
+    back, gone = importance[rounded & ~keep], importance[~rounded]
+    assert not back.size or not gone.size or back.min() >= gone.max()
+
+
+class Chain(Network):
+    """Dense layers 10 → a → b → 3 with gates on a and b."""
+
+    def __init__(self, a: int, b: int, round_to: int = 1) -> None:
+        self.sizes, self.round_to = (a, b), round_to
+        self.groups = [UnitGroup("a", a), UnitGroup("b", b)]
+
+    def costs(self, what):
+        a, b = self.sizes
+        shares = [[1 / a, 1 / a, 0.0], [0.0, 1 / b, 1 / b]]
+        return Costs(np.array([10.0 * a, a * b, 3 * b]), np.array(shares))
+
+    def remaining(self, what, keep):
+        a, b = self.sizes
+        x, y = (keep[group].sum() for group in self.groups)
+        return (10 * x + x * y + 3 * y) / (10 * a + a * b + 3 * b)
+
+    kernels = normalization_scale = squared_gradients = None
+
+
+class Given(Rule):
+    def __init__(self, numbers) -> None:
+        self.numbers = numbers
+
+    def importance(self, network):
+        return dict(zip(network.groups, self.numbers, strict=True))
+
+    decide = None
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.floats(0.05, 1.0), st.integers(1, 4), st.data())
+def test_budget_is_met_and_one_unit_more_would_be_too_much(a, b, target, multiple, data) -> None:
+    network = Chain(a, b, multiple)
+    numbers = [
+        np.array(data.draw(st.lists(st.floats(-1, 5), min_size=n, max_size=n))) for n in (a, b)
+    ]
+    budget = Budget(macs=target, base=Given(numbers))
+    order = removal_order(numbers, network.costs("macs"))
+
+    def remaining(count: int) -> float:
+        keep = {group: np.ones(group.units, bool) for group in network.groups}
+        for number, unit in order[:count]:
+            keep[network.groups[number]][unit] = False
+        importance = budget.importance(network)
+        return network.remaining("macs", rounded_up(keep, importance, multiple))
+
+    possible = [remaining(count) for count in range(len(order) + 1)]
+    if possible[-1] > target:
+        with pytest.raises(ValueError, match="cannot be met"):
+            budget.decide(network)
+        return
+    received = network.remaining("macs", budget.decide(network))
+    assert received == next(share for share in possible if share <= target)
+
+
+def test_next_is_the_least_importance_per_cost() -> None:
+    costs = Costs(np.array([100.0, 30.0]), np.array([[0.25, 0.0], [0.0, 0.25]]))
+    importance = [np.array([4.0, 1.0, 2.0, 3.0]), np.array([0.9, 0.2, 1.0, 5.0])]
+    # Per unit 25 and 7.5: 1/25, 0.2/7.5, 2/25 and so on; one unit of each group stays.
+    order = removal_order(importance, costs)
+    assert order == [(1, 1), (0, 1), (0, 2), (0, 3), (1, 0), (1, 2)]
+
+
+def test_cost_falls_as_neighbours_go() -> None:
+    """Both groups lie at one layer: what one loses makes units of the other cheaper."""
+    costs = Costs(np.array([100.0]), np.array([[0.5], [0.25]]))
+    importance = [np.array([0.1, 9.0]), np.array([1.0, 1.0, 1.0, 9.0])]
+    order = removal_order(importance, costs)
+    assert order[0] == (0, 0)
+    assert len(order) == 4
+
+
+def test_gains_go_first_the_largest_gain_times_cost_first() -> None:
+    costs = Costs(np.array([10.0, 90.0]), np.array([[0.5, 0.0], [0.0, 0.5]]))
+    importance = [np.array([-2.0, 0.001]), np.array([-1.0, 7.0])]
+    assert removal_order(importance, costs)[:2] == [(1, 0), (0, 0)]
+
+
+def test_what_costs_nothing_and_what_is_unknown_stays() -> None:
+    costs = Costs(np.array([10.0]), np.array([[0.0], [0.5]]))
+    importance = [np.ones(3), np.array([np.nan, np.nan])]
+    assert removal_order(importance, costs) == []
