@@ -2,7 +2,7 @@
 
 from keras_sbp import distributions, handlers, testing
 from keras_sbp.callbacks import KLWarmup, SNRMonitor
-from keras_sbp.deploy import export
+from keras_sbp.exporting import export
 from keras_sbp.handlers import LayerHandler, register_handler
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import insert_sbp, prune, sweep

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph import Graph, Op, Tensor, find_gates, trace
-from keras_sbp.graph.trace import Cast
+from keras_sbp.graph.run import call, inputs_of
 from keras_sbp.layers import SBPLayer
 
 DROP = 0.4
@@ -62,32 +62,18 @@ def randomise_gate(gate: SBPLayer, rng: np.random.Generator, drop: float) -> Non
 
 def _send_through(graph: Graph, batch: Any, rng: np.random.Generator) -> None:
     """Runs the program, and adjusts each layer before its first call."""
-    arrays = keras.tree.flatten(batch)
-    values = {
-        tensor: keras.ops.convert_to_tensor(array, tensor.dtype)
-        for tensor, array in zip(graph.inputs, arrays, strict=True)
-    }
+    values = inputs_of(graph, batch)
     readers = Counter(tensor for op in graph.ops for tensor in op.inputs)
     seen: set[int] = set()
     for op in graph.ops:
         if id(op.operation) not in seen:
             seen.add(id(op.operation))
             _adjust(op, values, rng)
-        results = keras.tree.flatten(_call(op, values))
-        values.update(zip(op.outputs, results, strict=True))
+        values.update(zip(op.outputs, call(op, values), strict=True))
         for tensor in op.inputs:
             readers[tensor] -= 1
             if not readers[tensor]:
                 values.pop(tensor, None)
-
-
-def _call(op: Op, values: dict[Tensor, Any]) -> Any:
-    if isinstance(op.operation, Cast):
-        return keras.ops.cast(values[op.inputs[0]], op.operation.dtype)
-    args, kwargs = keras.tree.map_structure(
-        lambda leaf: values[leaf] if isinstance(leaf, Tensor) else leaf, (op.args, op.kwargs)
-    )
-    return op.operation(*args, **kwargs)
 
 
 def _adjust(op: Op, values: dict[Tensor, Any], rng: np.random.Generator) -> None:
@@ -112,7 +98,7 @@ def _set_statistics(
 def _scale_kernel(layer: Any, op: Op, values: dict[Tensor, Any]) -> None:
     """Examples then differ by about 1 before the activation."""
     activation, layer.activation = layer.activation, keras.activations.linear
-    y = keras.ops.convert_to_numpy(_call(op, values))
+    y = keras.ops.convert_to_numpy(call(op, values)[0])
     layer.activation = activation
     spread = np.sqrt(y.var(axis=0, dtype=np.float64).mean())
     if spread > 0:

@@ -1,5 +1,5 @@
 """From a Keras model to a file that runs without it, and measuring such files."""
 
-from keras_sbp.deploy.export import ExportReport, export
+from keras_sbp.deploy.write import ExportReport
 
-__all__ = ["ExportReport", "export"]
+__all__ = ["ExportReport"]

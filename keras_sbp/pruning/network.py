@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers
 
+from keras_sbp.deploy.latency import LatencyYardstick
 from keras_sbp.graph import Analysis, Graph, Op, analyse, macs, trace
 from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.what_if import WhatIf
@@ -17,11 +19,13 @@ from keras_sbp.pruning.branches import place_existing_branch_gates
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gate_cost import shares
 from keras_sbp.pruning.gate_gradients import squared_gradients
+from keras_sbp.pruning.input_change import select_units
 from keras_sbp.pruning.placement import place_existing_gates, what_if_of
 from keras_sbp.pruning.plan import Placement
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.unit_kernels import unit_kernels
 from keras_sbp.selection import Costs, Decisions, Network, UnitGroup
+from keras_sbp.selection.least_squares import Selection
 
 
 class ProgramNetwork(Network):
@@ -48,7 +52,6 @@ class ProgramNetwork(Network):
         )
         self._gates = {_group(gate, has_posteriors): gate for gate in gates}
         self.groups = list(self._gates)
-        self._whole: dict[str, int] = {}
 
     def gate_of(self, group: UnitGroup) -> SBPLayer:
         """Returns the gate that a group stands for."""
@@ -76,6 +79,15 @@ class ProgramNetwork(Network):
         found = squared_gradients(self.graph, gates, data, loss or self.loss, batch_size)
         return {group: found[gate] for group, gate in self._gates.items()}
 
+    def input_change(
+        self, data: Any, wanted: Mapping[UnitGroup, int] | None, **options: Any
+    ) -> dict[UnitGroup, Selection | None]:
+        """Returns each group's units in the order in which its readers want them."""
+        by_gate = wanted and {self._gates[group]: count for group, count in wanted.items()}
+        gates = list(self._gates.values())
+        found = select_units(self.graph, self._what_if, gates, data, by_gate, **options)
+        return {group: found[gate] for group, gate in self._gates.items()}
+
     def costs(self, what: str) -> Costs:
         """Returns what each layer costs, and each unit's share of that."""
         costs = np.array(_costs_by_op(self.graph, what), float)
@@ -89,12 +101,11 @@ class ProgramNetwork(Network):
         return Costs(costs[used], table[:, used])
 
     def remaining(self, what: str, keep: Decisions) -> float:
-        """Returns the fraction that a network with these decisions really has."""
-        # The gates themselves have weights, which pruning removes in any case.
-        everything = {group: np.ones(group.units, bool) for group in self.groups}
-        if what not in self._whole:
-            self._whole[what] = self._size(what, everything)
-        return self._size(what, keep) / self._whole[what]
+        """Returns the fraction that a network with these decisions really has, or takes."""
+        small = self._pruned(keep)
+        if what == "latency":
+            return self._yardstick.fraction(small)
+        return _total(small, what) / _total(self._whole, what)
 
     @functools.cached_property
     def _what_if(self) -> WhatIf:
@@ -112,10 +123,18 @@ class ProgramNetwork(Network):
     def _placement(self, group: UnitGroup) -> Placement | None:
         return self._placements.get(self._gates[group])
 
-    def _size(self, what: str, keep: Decisions) -> int:
+    @functools.cached_property
+    def _whole(self) -> keras.Model:
+        """The network with all units, and without gates."""
+        return self._pruned({group: np.ones(group.units, bool) for group in self.groups})
+
+    @functools.cached_property
+    def _yardstick(self) -> LatencyYardstick:
+        return LatencyYardstick(self._whole)
+
+    def _pruned(self, keep: Decisions) -> keras.Model:
         decided = with_decisions(self.graph, {self._gates[g]: kept for g, kept in keep.items()})
-        small, _ = rebuild(decided, analyse(decided))
-        return _total(trace(small, unfold_layers=False), what)
+        return rebuild(decided, analyse(decided))[0]
 
 
 def _group(gate: SBPLayer, has_posterior: bool) -> UnitGroup:
@@ -138,8 +157,8 @@ def _costs_by_op(graph: Graph, what: str) -> list[int]:
     return costs
 
 
-def _total(graph: Graph, what: str) -> int:
-    return sum(_costs_by_op(graph, what))
+def _total(model: keras.Model, what: str) -> int:
+    return sum(_costs_by_op(trace(model, unfold_layers=False), what))
 
 
 def _in_front(placement: Placement) -> list[Op]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
+from keras_sbp.selection.least_squares import Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,4 +85,28 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def remaining(self, what: str, keep: Decisions) -> float:
-        """Returns the fraction of `"macs"` or `"params"` that pruning really leaves."""
+        """Returns the fraction that pruning really leaves of `"macs"`, `"params"`, `"latency"`."""
+
+    @abc.abstractmethod
+    def input_change(
+        self,
+        data: Any,
+        wanted: Mapping[UnitGroup, int] | None,
+        *,
+        variant: str,
+        reweight: bool,
+        ridge: float,
+    ) -> Mapping[UnitGroup, Selection | None]:
+        """Returns each group's units in the order in which its readers want them, or None.
+
+        None stands for a group that no Dense layer or convolution reads.
+
+        Args:
+            data: inputs of the model, as for `predict()`.
+            wanted: how many units of each group to choose, group after group, each in the
+                network as it is then; None orders all units of each group, in the network with
+                all units there.
+            variant: where the readers' inputs and targets come from, see `LayerInputChange`.
+            reweight: whether the readers of groups that are decided have new weights from then on.
+            ridge: of the least squares.
+        """

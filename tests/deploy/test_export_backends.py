@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sbp.deploy import export
+from keras_sbp import export
 
 
 def test_saved_model(gated_convnet, tmp_path):

@@ -101,7 +101,7 @@ def test_export_killed_before_the_last_step(tmp_path):
     target.write_text("old")
     child = (
         "import keras, os, signal\n"
-        "from keras_sbp.deploy import export\n"
+        "from keras_sbp import export\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])\n"
         f"export(model, {str(target)!r}, overwrite=True)\n"

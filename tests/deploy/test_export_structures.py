@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_sbp.deploy import export
+from keras_sbp import export
 from keras_sbp.deploy.litert import LiteRTModel
 from keras_sbp.layers import SBPLayer
 

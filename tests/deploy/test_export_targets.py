@@ -7,7 +7,7 @@ import sys
 import keras
 import pytest
 
-from keras_sbp.deploy import export
+from keras_sbp import export
 
 pytestmark = pytest.mark.tensorflow
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sbp.deploy import export
+from keras_sbp import export
 from keras_sbp.deploy.benchmark import compare_latency
 from keras_sbp.deploy.litert import LiteRTModel, op_names
 

@@ -51,7 +51,7 @@ def convolution_pooling_flatten_dense() -> Model:
     x = Input((9, 9, 2))
     y = layers.Conv2D(8, 3, activation="relu", name="a")(x)
     y = layers.Conv2D(6, 3, padding="same", strides=2, activation="relu", name="b")(y)
-    y = layers.Flatten()(layers.AveragePooling2D()(y))
+    y = layers.Flatten()(layers.AveragePooling2D(2)(y))
     return repeat_units(Model(x, layers.Dense(4)(y)), "a", "b")
 
 

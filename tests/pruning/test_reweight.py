@@ -127,7 +127,7 @@ def test_a_reader_of_two_gates() -> None:
     last = layers.Dense(4)
     model = randomise(Model(x, last(layers.Concatenate()([y, z]))), drop=0)
     decisions = drop(model)
-    new = dict((id(v), value) for v, value in reweighted(model, decisions, data_for(model)))
+    new = {id(v): value for v, value in reweighted(model, decisions, data_for(model))}
     old, kernel = keras.ops.convert_to_numpy(last.kernel), new[id(last.kernel)]
     keep = np.concatenate([decisions[each] for each in find_gates(model)])
     if find_gates(model)[0].units != 9:

@@ -247,3 +247,22 @@ def test_arguments_are_checked(make, error, match) -> None:
 def test_rules_describe_themselves() -> None:
     assert repr(Budget(macs=0.25, base=L1Norm())) == "Budget(macs=0.25, base=L1Norm(keep=0.5))"
     assert repr(Random(0.3, seed=2)) == "Random(keep=0.3, seed=2)"
+
+
+@pytest.mark.tensorflow
+def test_budget_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that counts weights; the true one is in tests/deploy."""
+    yardsticks = []
+
+    class Clock:
+        def __init__(self, model: Model) -> None:
+            yardsticks.append(self)
+            self.whole = model.count_params()
+
+        def fraction(self, model: Model) -> float:
+            return model.count_params() / self.whole
+
+    monkeypatch.setattr("keras_sbp.pruning.network.LatencyYardstick", Clock)
+    _, report = keras_sbp.prune(network(), Budget(latency=0.5, base=L2Norm()))
+    assert 0.4 < report.params_after / report.params_before <= 0.5
+    assert len(yardsticks) == 1

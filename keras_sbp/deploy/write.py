@@ -1,11 +1,11 @@
-"""`export`: from a Keras model, gated or not, to a file that runs without Keras."""
+"""From a Keras model to a file that runs without Keras."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
@@ -15,8 +15,6 @@ from keras_sbp.deploy.litert import op_names
 from keras_sbp.deploy.precision import float32_twin
 from keras_sbp.deploy.signature import input_specs
 from keras_sbp.deploy.verify import max_abs_error
-from keras_sbp.graph import find_gates
-from keras_sbp.pruning import prune
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,66 +49,45 @@ class ExportReport:
         return values
 
 
-def export(
-    model: keras.Model,
-    path: str | os.PathLike[str],
-    *,
-    format: str | None = None,
-    batch_size: int | None | Literal["auto"] = "auto",
-    verify: bool = True,
-    overwrite: bool = False,
-) -> ExportReport:
-    """Export a model to LiteRT (`.tflite`) or to a SavedModel, through `keras.Model.export`.
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where a file goes, and what kind of file.
 
-    A model that still has gates is pruned first. The result is written beside its target, run in
-    its own runtime on random inputs, compared with the Keras model, and only then moved into
-    place: a failure or a crash leaves the old file, or none.
+    Attributes:
+        path: The file or folder.
+        format: `"litert"` or `"saved_model"`.
+        batch_size: Size of the batch axis, `None` where it is free.
+    """
 
-    A `.tflite` file holds builtin LiteRT operations only and computes in float32; a model with
-    another compute dtype is rebuilt in float32 for it, with the same weights.
+    path: pathlib.Path
+    format: str
+    batch_size: int | None
 
-    Args:
-        model: A built Keras model.
-        path: The target: `*.tflite` for LiteRT, a folder without suffix for a SavedModel.
-        format: `"litert"` or `"saved_model"`; `None` reads it off the path.
-        batch_size: Size of the batch axis. `"auto"` is 1 for LiteRT, which spares the file all
-            shape arithmetic, and free for a SavedModel; `None` leaves it free, an integer
-            fixes it.
-        verify: Whether to compare the file with the Keras model. Allowed is max|Δ| ≤ 1e-4
-            max|y| at each output for a model that computes in float32 or float64, 1e-2 for
-            float16, 5e-2 for bfloat16.
-        overwrite: Whether an existing file, or a folder that holds a SavedModel and nothing
-            else, is replaced.
 
-    Returns:
-        An `ExportReport`.
+def target_of(
+    path: str | os.PathLike[str], format: str | None, batch_size: int | str | None, overwrite: bool
+) -> Target:
+    """Checks what `keras_sbp.export` was given; see there.
 
     Raises:
         ImportError: If TensorFlow is not installed.
-        ValueError: If the path does not fit the format, the model is not built, or an operation
-            of it does not exist in LiteRT.
-        OSError: If the path exists and `overwrite` is false, or cannot be written.
-        RuntimeError: If the file does not compute what the model computes, or the backend cannot
-            export.
-
-    Example:
-
-    ```python
-    report = keras_sbp.export(model, "small.tflite")
-    print(report.bytes, report.ops)
-    ```
+        ValueError: If the path does not fit the format, or the batch size is none.
+        OSError: If the path exists and `overwrite` is false.
     """
-    target = pathlib.Path(path)
-    format = _format_of(target, format)
+    path = pathlib.Path(path)
+    format = _format_of(path, format)
     batch_size = _batch_size(batch_size, format)
-    check_target(target, folder=format == "saved_model", overwrite=overwrite)
+    check_target(path, folder=format == "saved_model", overwrite=overwrite)
     require_tensorflow()
-    prune_report = None
-    if find_gates(model):
-        model, prune_report = prune(model, verify=verify)
-    specs = input_specs(model, batch_size)
+    return Target(path, format, batch_size)
+
+
+def write(model: keras.Model, target: Target, *, verify: bool) -> ExportReport:
+    """Writes a model without gates beside its target, compares, and moves it into place."""
+    specs = input_specs(model, target.batch_size)
     batch_size = keras.tree.flatten(specs)[0].shape[0]
-    with staged(target) as written:
+    format = target.format
+    with staged(target.path) as written:
         if format == "litert":
             # The converter insists on the suffix in lower case.
             raw = written.with_suffix(".tflite")
@@ -121,7 +98,7 @@ def export(
         error = max_abs_error(model, specs, str(written), format) if verify else None
         ops = op_names(written) if format == "litert" else ()
         size = _size(written)
-    return ExportReport(str(target), format, size, ops, batch_size, error, prune_report)
+    return ExportReport(str(target.path), format, size, ops, batch_size, error)
 
 
 def _format_of(path: pathlib.Path, format: str | None) -> str:
