@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_sbp.graph import Analysis, Graph, Op
 from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
-from keras_sbp.graph.handler import LayerHandler
+from keras_sbp.graph.handler import Opaque
 from keras_sbp.graph.handlers.einsum_roles import Roles, equation_of
 from keras_sbp.graph.units import Known, Needs
 from keras_sbp.graph.what_if import Site, WhatIf
@@ -29,7 +29,7 @@ class Wishes:
     tie_residual: bool = False
 
 
-class ExistingGate(LayerHandler):
+class ExistingGate(Opaque):
     """A gate that the model has already: units pass, and 0 stays 0."""
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
@@ -39,10 +39,6 @@ class ExistingGate(LayerHandler):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each unit needs itself."""
         return [needed[0]]
-
-    def rebuild(self, *args: object) -> list:
-        """Is not asked for."""
-        raise NotImplementedError
 
 
 def what_if_of(graph: Graph, analysis: Analysis) -> WhatIf:
