@@ -4,9 +4,9 @@
 that remain, by the signal-to-noise ratio, model reduction, weight norms and chance. The network is
 pruned and not trained again.
 
-`input_change`: LeNet-5-Caffe and a convolutional network for CIFAR-10, both without gates, pruned to
-2, 4 and 8 times fewer multiply-accumulates from 512 training images without their labels, with and
-without reweighting, against rules that see no data.
+`input_change`: LeNet-5-Caffe and a convolutional network for CIFAR-10, both without gates, pruned
+to 2, 4 and 8 times fewer multiply-accumulates from 512 training images without their labels, with
+and without reweighting, against rules that see no data.
 
 The networks are trained first if they are not in `--folder` (an hour or so on two cores). Results
 and pictures go into benchmarks/results/ and docs/images/.
@@ -56,6 +56,7 @@ def posteriors(options: argparse.Namespace, console: Console) -> dict:
     rules = {
         "SNR": SNRThreshold(),
         "BMRS normal": BMRSNormal(),
+        "BMRS normal, without ½ log 2π": BMRSNormal(threshold=-0.5 * np.log(2 * np.pi)),
         "BMRS uniform, 8 bits": BMRSUniform(bits=8),
         "BMRS uniform, 4 bits": BMRSUniform(bits=4),
         "L2 norm": L2Norm(),

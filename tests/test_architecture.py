@@ -110,11 +110,20 @@ def test_import_changes_no_global_state_and_loads_nothing_heavy() -> None:
 
 def test_public_names() -> None:
     assert sorted(keras_sbp.__all__) == [
+        "BMRSNormal",
+        "BMRSUniform",
+        "BatchNormScale",
+        "Budget",
         "KLWarmup",
+        "L1Norm",
+        "L2Norm",
         "LayerHandler",
+        "LayerInputChange",
+        "Random",
         "SBPLayer",
         "SNRMonitor",
         "SNRThreshold",
+        "Taylor",
         "__version__",
         "distributions",
         "export",
@@ -122,5 +131,6 @@ def test_public_names() -> None:
         "insert_sbp",
         "prune",
         "register_handler",
+        "sweep",
         "testing",
     ]

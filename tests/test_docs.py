@@ -137,13 +137,30 @@ def test_version_is_the_same_everywhere() -> None:
         keras_sbp.SBPLayer,
         keras_sbp.distributions.TruncatedLogNormal,
         keras_sbp.SNRThreshold,
+        keras_sbp.sweep,
+        keras_sbp.Taylor,
+        keras_sbp.Random,
+        keras_sbp.L2Norm,
+        keras_sbp.L1Norm,
+        keras_sbp.Budget,
+        keras_sbp.BatchNormScale,
+        keras_sbp.BMRSNormal,
+        keras_sbp.BMRSUniform,
         keras_sbp.SNRMonitor,
         keras_sbp.KLWarmup,
     ],
     ids=lambda thing: thing.__name__,
 )
 def test_docstring_example(thing: type, capsys: pytest.CaptureFixture) -> None:
-    model = keras.Sequential([keras.Input((20,)), keras_sbp.SBPLayer(), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [
+            keras.Input((20,)),
+            keras_sbp.SBPLayer(),
+            keras.layers.Dense(8, activation="relu"),
+            keras_sbp.SBPLayer(),
+            keras.layers.Dense(1),
+        ]
+    )
     model.compile("adam", "mse")
     given = {
         "keras": keras,

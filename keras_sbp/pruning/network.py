@@ -102,7 +102,9 @@ class ProgramNetwork(Network):
 
     def remaining(self, what: str, keep: Decisions) -> float:
         """Returns the fraction that a network with these decisions really has, or takes."""
-        small = self._pruned(keep)
+        small = self._pruned(
+            {group: kept & self._gates[group].alive for group, kept in keep.items()}
+        )
         if what == "latency":
             return self._yardstick.fraction(small)
         return _total(small, what) / _total(self._whole, what)

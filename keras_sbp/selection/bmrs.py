@@ -7,8 +7,10 @@ from numbers import Real
 from typing import Any, final
 
 import keras
+import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
+from keras_sbp.selection.network import UnitGroup
 from keras_sbp.selection.rule import PosteriorRule
 
 # Below this, float32 cannot hold the square of what is divided by sigma.
@@ -22,6 +24,10 @@ class _ModelReduction(PosteriorRule):
 
     keeps_high = False
     threshold = 0.0
+
+    def importance_of(self, group: UnitGroup) -> np.ndarray:
+        """Returns `threshold - ΔF`: what the evidence loses without the unit, in nats."""
+        return super().importance_of(group) + self.threshold
 
     def keep(self, posterior: TruncatedLogNormal) -> Any:
         """Returns `ΔF < threshold` per unit, True also where ΔF is NaN.

@@ -154,8 +154,9 @@ def _fewest(remaining: Callable[[int], float], target: float, most: int) -> int:
     least = remaining(most)
     if least > target:
         raise ValueError(
-            f"The budget cannot be met: with one unit left in each group, {least:.1%} remain. "
-            f"Expected at most {target:.1%}. Allow more, or put gates on more layers "
+            f"The budget cannot be met: without any unit that may go, {least:.1%} remain. "
+            f"Expected at most {target:.1%}. One unit of each group stays, and so do units of which "
+            "the rule knows nothing. Allow more, use another base, or put gates on more layers "
             "(keras_sbp.insert_sbp with tie_residual=True gates residual streams too)."
         )
     too_few, enough = 0, most

@@ -117,8 +117,9 @@ class LayerInputChange(Rule):
     def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns the units that are chosen."""
         counts = self._counts(network)
-        selections = self._each_alone(network)
-        if self.variant != "layer":
+        if self.variant == "layer":
+            selections = self._each_alone(network)
+        else:
             selections = network.input_change(
                 self.data,
                 counts,
