@@ -23,6 +23,7 @@ from keras_sbp.pruning.input_change import select_units
 from keras_sbp.pruning.placement import place_existing_gates, what_if_of
 from keras_sbp.pruning.plan import Placement
 from keras_sbp.pruning.rebuild import rebuild
+from keras_sbp.pruning.reweight import Weights, reweight
 from keras_sbp.pruning.unit_kernels import unit_kernels
 from keras_sbp.selection import Costs, Decisions, Network, UnitGroup
 from keras_sbp.selection.least_squares import Selection
@@ -108,6 +109,10 @@ class ProgramNetwork(Network):
         if what == "latency":
             return self._yardstick.fraction(small)
         return _total(small, what) / _total(self._whole, what)
+
+    def reweighted(self, decisions: Mapping[SBPLayer, np.ndarray], data: Any) -> Weights:
+        """Returns new values for variables of the traced model; see `reweight`."""
+        return reweight(self.graph, self._what_if, decisions, data)
 
     @functools.cached_property
     def _what_if(self) -> WhatIf:

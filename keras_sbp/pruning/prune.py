@@ -12,13 +12,14 @@ from keras_sbp.graph.handler import kind
 from keras_sbp.graph.units import wholly_constant
 from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
 from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.gated_copy import gated_copy
 from keras_sbp.pruning.insert import insert_sbp
 from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.report import PruneReport
 from keras_sbp.pruning.summarise import summarise
 from keras_sbp.pruning.verify import verify as compare
-from keras_sbp.selection import OwnRules, PosteriorRule, Rule
+from keras_sbp.selection import OwnRules, Rule
 
 
 def prune(
@@ -29,6 +30,7 @@ def prune(
     strict: bool = False,
     inputs: Any = None,
     round_to: int = 1,
+    reweight: Any = None,
 ) -> tuple[keras.Model, PruneReport]:
     """Removes what the gates do not keep and returns a smaller model with the same function.
 
@@ -56,6 +58,10 @@ def prune(
             that it is to be called with. `None` takes the shapes that it was built with.
         round_to: rounds the number of units that each gate keeps up to a multiple of this, as
             far as there are units; the most important of the dropped ones come back.
+        reweight: inputs of the model, as for `predict()`: a few hundred examples without labels.
+            Dense layers and convolutions behind the gates then get new weights, which bring what
+            they compute as close as least squares can to what they computed before. So the
+            function changes, and verification compares with the model that has these weights.
 
     Returns:
         `(small, report)`: a `keras.Model` with the inputs and outputs of `model`, and a
@@ -83,23 +89,34 @@ def prune(
     3
     """
     _check_round_to(round_to)
-    gated = _with_gates(model, rule, inputs)
-    graph = trace(gated, inputs if gated is model else None)
+    rule = OwnRules() if rule is None else rule
+    examples = rule.reweighting_data if reweight is None else reweight
+    graph = trace(model, inputs)
+    has_gates = bool(find_gates(model))
+    if not has_gates and rule.works_without_gates:
+        # Truncated far below its mean, a sharp posterior has all its mass at log θ = 0.
+        factor_1 = {"mu_initializer": 1.0, "log_sigma_initializer": -20.0}
+        graph = trace(insert_sbp(model, inputs=inputs, **factor_1))
+    elif examples is not None:
+        graph = trace(gated_copy(graph, {}))  # its weights will be written
     warn_of_hidden_gates(graph)
     network = ProgramNetwork(
         graph,
         loss=getattr(model, "loss", None),
-        has_posteriors=gated is model,
+        has_posteriors=has_gates,
         round_to=round_to,
     )
-    decisions = decide(network, OwnRules() if rule is None else rule)
+    decisions = decide(network, rule)
+    if examples is not None:
+        for variable, value in network.reweighted(decisions, examples):
+            variable.assign(value)
     graph = with_decisions(graph, decisions)
     analysis = analyse(graph)
     if strict:
-        _refuse_opaque(gated, analysis)
+        _refuse_opaque(graph.model, analysis)
     _refuse_constant_outputs(graph, analysis)
     small, new_layers = rebuild(graph, analysis)
-    error = compare(gated, small, decisions) if verify else None
+    error = compare(graph.model, small, decisions) if verify else None
     return small, summarise(graph, analysis, small, new_layers, decisions, error)
 
 
@@ -109,14 +126,6 @@ def _check_round_to(round_to: Any) -> None:
             "prune expected `round_to` to be a positive integer, such as 8. "
             f"Received: round_to={round_to!r}."
         )
-
-
-def _with_gates(model: keras.Model, rule: Rule | None, inputs: Any) -> keras.Model:
-    """The model itself, or a copy with gates of factor 1 for a rule that asks for no posteriors."""
-    if rule is None or isinstance(rule, PosteriorRule) or find_gates(model):
-        return model
-    # Truncated far below its mean, a sharp posterior has all its mass at log θ = 0.
-    return insert_sbp(model, inputs=inputs, mu_initializer=1.0, log_sigma_initializer=-20.0)
 
 
 def _refuse_opaque(model: keras.Model, analysis: Analysis) -> None:

@@ -72,6 +72,11 @@ class Budget(Rule):
         self.fraction = check_fraction("Budget", self.what, value)
         self.base = SNRThreshold() if base is None else base
 
+    @property
+    def reweighting_data(self) -> Any:
+        """What the base wants."""
+        return self.base.reweighting_data
+
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns what the base says."""
         return dict(self.base.importance(network))
@@ -155,9 +160,9 @@ def _fewest(remaining: Callable[[int], float], target: float, most: int) -> int:
     if least > target:
         raise ValueError(
             f"The budget cannot be met: without any unit that may go, {least:.1%} remain. "
-            f"Expected at most {target:.1%}. One unit of each group stays, and so do units of which "
-            "the rule knows nothing. Allow more, use another base, or put gates on more layers "
-            "(keras_sbp.insert_sbp with tie_residual=True gates residual streams too)."
+            f"Expected at most {target:.1%}. One unit of each group stays, and so do units of "
+            "which the rule knows nothing. Allow more, use another base, or put gates on more "
+            "layers (keras_sbp.insert_sbp with tie_residual=True gates residual streams too)."
         )
     too_few, enough = 0, most
     while enough - too_few > 1:

@@ -103,6 +103,11 @@ class LayerInputChange(Rule):
         self.reweight, self.ridge = bool(reweight), float(ridge)
         self._alone: weakref.WeakKeyDictionary[Network, Any] = weakref.WeakKeyDictionary()
 
+    @property
+    def reweighting_data(self) -> Any:
+        """The data, unless `reweight` is False."""
+        return self.data if self.reweight else None
+
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns for each unit what its group's relative objective was when it was chosen.
 

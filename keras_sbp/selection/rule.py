@@ -17,7 +17,18 @@ class Rule(abc.ABC):
 
     A rule that needs nothing but the posteriors of gates is a
     `PosteriorRule`; it can be a gate's own rule too.
+
+    Attributes:
+        works_without_gates: Whether the rule can be asked about a model
+            without gates.
     """
+
+    works_without_gates: bool = True
+
+    @property
+    def reweighting_data(self) -> Any:
+        """The inputs that `prune()` fits new weights with, if it is given none; or None."""
+        return None
 
     @abc.abstractmethod
     def importance(self, network: Network) -> Mapping[UnitGroup, np.ndarray]:
@@ -87,6 +98,7 @@ class PosteriorRule(Rule):
     """
 
     keeps_high: bool = True
+    works_without_gates = False
 
     @abc.abstractmethod
     def keep(self, posterior: TruncatedLogNormal) -> Any:
@@ -137,6 +149,8 @@ class PosteriorRule(Rule):
 
 class OwnRules(Rule):
     """Leaves the decision to each gate's own rule: what `prune()` does without a rule."""
+
+    works_without_gates = False
 
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns what the gates' rules say."""

@@ -266,3 +266,30 @@ def test_budget_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     _, report = keras_sbp.prune(network(), Budget(latency=0.5, base=L2Norm()))
     assert 0.4 < report.params_after / report.params_before <= 0.5
     assert len(yardsticks) == 1
+
+
+@pytest.mark.parametrize("gates", [False, True])
+def test_reweighting_repairs_and_leaves_the_model_alone(gates: bool) -> None:
+    model = gated() if gates else network()
+    before = [w.copy() for w in model.get_weights()]
+    rule = L2Norm(0.5)
+    plain, _ = keras_sbp.prune(model, rule)
+    repaired, report = keras_sbp.prune(model, rule, reweight=X)
+    assert widths(plain) == widths(repaired)
+    assert report.max_abs_error < 1e-3
+    whole, _ = keras_sbp.prune(model, L2Norm(1.0))
+    wanted = np.asarray(whole(X))
+    errors = [np.mean((np.asarray(small(X)) - wanted) ** 2) for small in (plain, repaired)]
+    assert errors[1] < 0.7 * errors[0]
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("reweight", [False, True])
+def test_input_change_asks_for_reweighting_also_inside_a_budget(reweight: bool) -> None:
+    model = network()
+    rule = keras_sbp.LayerInputChange(X, reweight=reweight)
+    small, _ = keras_sbp.prune(model, Budget(macs=0.5, base=rule))
+    kernel = np.asarray(model.get_layer("logits").kernel)
+    kept = np.asarray(small.get_layer("logits").kernel)
+    is_part = all(np.isclose(kernel, row).all(1).any() for row in kept)
+    assert is_part is not reweight
