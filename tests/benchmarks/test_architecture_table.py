@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from benchmarks.applications import JSON
+from benchmarks.architectures.catalogue import LITERT, WITHOUT_TOP, application_names
 from benchmarks.architectures.measure import shortcomings
 from benchmarks.architectures.page import BEGIN, PAGE, filled, table
 
@@ -19,6 +20,18 @@ def test_page_shows_the_results() -> None:
     page = PAGE.read_text()
     assert BEGIN in page
     assert filled(page, RESULTS) == page, "run: python -m benchmarks.applications --table"
+
+
+def test_every_application_was_measured() -> None:
+    names = application_names()
+    assert len(names) > 35
+    assert {*names, *(name + WITHOUT_TOP for name in names)} <= set(ROWS)
+    assert {"Subclassed ResNet", "KerasHub BERT", "KerasHub ViT"} <= set(ROWS)
+
+
+@pytest.mark.parametrize("name", LITERT)
+def test_those_that_must_export_did(name: str) -> None:
+    assert ROWS[name]["litert"]["max_abs_error"] < 1e-4
 
 
 def test_page_notices_a_changed_number() -> None:
