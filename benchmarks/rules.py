@@ -17,7 +17,8 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -44,6 +45,7 @@ from keras_sbp.pruning import SweepResult
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 SAMPLES = 512
+REWEIGHTED = ", reweighted"
 FRACTIONS = (0.5, 0.25, 0.125, 0.09, 0.0625, 0.045, 0.03, 0.02)
 TIMES_FEWER = (2, 4, 8)
 
@@ -95,24 +97,50 @@ def input_change(options: argparse.Namespace, console: Console) -> dict:
 def _input_change(
     model: keras.Model, samples: np.ndarray, test: tuple, seed: int, console: Console
 ) -> SweepResult:
-    plain = {
-        f"input change, {variant}": LayerInputChange(samples, variant=variant, reweight=False)
-        for variant in ("layer", "sequential", "asymmetric")
-    }
-    plain |= {"L1 norm": L1Norm(), "L2 norm": L2Norm(), "random": Random(seed=seed)}
     fractions = [1 / times for times in TIMES_FEWER]
-
-    def curves(suffix: str) -> dict[str, list[Budget]]:
-        return {
-            name + suffix: [Budget(macs=fraction, base=rule) for fraction in fractions]
-            for name, rule in plain.items()
-        }
-
-    unchanged = keras_sbp.sweep(model, curves(""), test)
-    reweighted = keras_sbp.sweep(model, curves(", reweighted"), test, reweight=samples)
-    result = SweepResult((*unchanged.rows, *reweighted.rows[1:]))
+    blind = {"L1": L1Norm, "L2": L2Norm, "random": lambda keep=0.5: Random(keep, seed)}
+    rules = {
+        f"{name}, ranked": [Budget(macs=f, base=make()) for f in fractions]
+        for name, make in blind.items()
+    }
+    rules |= {
+        f"{name}, same everywhere": [_same_everywhere(model, make, f) for f in fractions]
+        for name, make in blind.items()
+    }
+    unchanged = keras_sbp.sweep(model, rules | _by_input_change(samples, fractions, False), test)
+    repaired = keras_sbp.sweep(model, rules, test, reweight=samples)
+    chosen = keras_sbp.sweep(model, _by_input_change(samples, fractions, True), test)
+    rows = [
+        replace(row, label=row.label + REWEIGHTED) for row in repaired.rows[1:] + chosen.rows[1:]
+    ]
+    result = SweepResult((*unchanged.rows, *rows))
     result.print(console)
     return result
+
+
+def _by_input_change(samples: np.ndarray, fractions: list[float], reweight: bool) -> dict:
+    return {
+        f"input change, {variant}": [
+            LayerInputChange(samples, Budget(macs=fraction), variant, reweight)
+            for fraction in fractions
+        ]
+        for variant in ("layer", "sequential", "asymmetric")
+    }
+
+
+def _same_everywhere(
+    model: keras.Model, make: Callable, fraction: float
+) -> keras_sbp.selection.Rule:
+    """The rule that keeps the same part of each layer, as much as the fraction allows."""
+    low, high = 0.0, 1.0
+    for _ in range(8):
+        middle = (low + high) / 2
+        _, report = keras_sbp.prune(model, make(keep=middle), verify=False)
+        if report.macs_after <= fraction * report.macs_before:
+            low = middle
+        else:
+            high = middle
+    return make(keep=low)
 
 
 def _curve(rule: keras_sbp.selection.Rule) -> list[Budget]:
