@@ -44,14 +44,16 @@ class FractionRule(Rule):
 
 
 class _Norm(FractionRule):
-    """By a norm of the weights that make a unit, divided by its mean over the group."""
+    """By a norm of the weights that make a unit."""
+
+    is_relative = True
 
     @abc.abstractmethod
     def norms(self, kernel: np.ndarray) -> np.ndarray:
         """Returns the norm of each row."""
 
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
-        """Returns the norms, summed over the layers that make a group together; their mean is 1.
+        """Returns the norms, summed over the layers that make a group together.
 
         NaN where the weights cannot be told apart by units.
         """
@@ -61,15 +63,15 @@ class _Norm(FractionRule):
         if not kernels:
             return np.full(units, np.nan)
         rows = [np.reshape(kernel, (units, -1)).astype(np.float64) for kernel in kernels]
-        return _relative(sum(self.norms(each) for each in rows))
+        return sum(self.norms(each) for each in rows)
 
 
 @final
 class L1Norm(_Norm):
     """Keeps the units whose weights have the largest L1 norms.
 
-    To compare units of different layers in a `Budget`, the norms of a group
-    are divided by their mean.
+    In a `Budget`, a norm counts relative to the sum of those that are left in
+    its group: weights of different layers are of different size.
 
     Reference:
         Li et al. (2017), Pruning Filters for Efficient ConvNets
@@ -141,6 +143,9 @@ class BatchNormScale(FractionRule):
 class Random(FractionRule):
     """Keeps random units: what a rule must at least be better than.
 
+    In a `Budget`, its numbers count relative to those that are left in the
+    group, as norms do.
+
     Args:
         keep: Float in (0, 1], the fraction of each group that stays.
         seed: Integer; the same seed keeps the same units.
@@ -149,6 +154,8 @@ class Random(FractionRule):
 
     >>> small, report = keras_sbp.prune(model, keras_sbp.Random(keep=0.5, seed=1))
     """
+
+    is_relative = True
 
     def __init__(self, keep: float = 0.5, seed: int = 0) -> None:
         super().__init__(keep)
@@ -228,8 +235,3 @@ def check_fraction(rule: str, name: str, value: Any) -> float:
             f"Received: {name}={value!r}. Pass a float, such as 0.5."
         )
     return float(value)
-
-
-def _relative(norms: np.ndarray) -> np.ndarray:
-    mean = norms.mean()
-    return norms / mean if mean > 0 else norms

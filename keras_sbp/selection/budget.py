@@ -20,7 +20,8 @@ class Budget(Rule):
 
     Units of all layers are ranked together, by importance per cost. A unit's
     cost is what its layers would get cheaper by if it went now: it falls as
-    units of the layers beside it go. One unit of each group stays in any case,
+    units of the layers beside it go. Importance that means something within
+    a layer only, such as a weight norm, counts relative to what is left there. One unit of each group stays in any case,
     and so do units whose importance the base does not know.
 
     What remains is what `prune()` really leaves, not an estimate. It is at
@@ -85,7 +86,8 @@ class Budget(Rule):
         """Returns the largest network within the budget."""
         importance = self.importance(network)
         costs = network.costs("params" if self.what == "params" else "macs")
-        order = removal_order([importance[group] for group in network.groups], costs)
+        numbers = [importance[group] for group in network.groups]
+        order = removal_order(numbers, costs, relative=self.base.is_relative)
 
         def keep_after(removed: int) -> dict[UnitGroup, np.ndarray]:
             keep = {group: np.ones(group.units, bool) for group in network.groups}
@@ -105,7 +107,9 @@ class Budget(Rule):
         return {self.what: self.fraction, "base": self.base}
 
 
-def removal_order(importance: list[np.ndarray], costs: Costs) -> list[tuple[int, int]]:
+def removal_order(
+    importance: list[np.ndarray], costs: Costs, *, relative: bool = False
+) -> list[tuple[int, int]]:
     """Returns (group number, unit) in the order in which units are to go, all but one per group.
 
     Always next is the unit with the least importance per cost. Where the importance is negative,
@@ -114,8 +118,12 @@ def removal_order(importance: list[np.ndarray], costs: Costs) -> list[tuple[int,
     Args:
         importance: of each group's units; NaN for those that stay.
         costs: with all units there.
+        relative: divides importance by the sum over the units that are left in the group. A
+            network is a product of layers: where one loses units, those of its neighbours get
+            cheaper, and it alone would go on losing them if what is left were not worth more.
     """
     waiting = [_removable(each) for each in importance]
+    left = np.array([np.nansum(each) if relative else 1.0 for each in importance])
     gone = np.zeros(len(importance))
     order = []
     while any(len(units) for units in waiting):
@@ -124,13 +132,17 @@ def removal_order(importance: list[np.ndarray], costs: Costs) -> list[tuple[int,
         with np.errstate(divide="ignore", invalid="ignore"):
             unit_costs = np.nansum(np.where(rest > 0, layers * costs.shares / rest, 0.0), 1)
         keys = [
-            _key(importance[number][units[0]], cost) if len(units) else np.inf
+            _key(importance[number][units[0]] / (left[number] or 1.0), cost)
+            if len(units)
+            else np.inf
             for number, (units, cost) in enumerate(zip(waiting, unit_costs, strict=True))
         ]
         number = int(np.argmin(keys))
         if keys[number] == np.inf:
             break  # what is left costs nothing
         order.append((number, int(waiting[number][0])))
+        if relative:
+            left[number] -= importance[number][waiting[number][0]]
         waiting[number] = waiting[number][1:]
         gone[number] += 1
     return order

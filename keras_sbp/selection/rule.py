@@ -21,9 +21,12 @@ class Rule(abc.ABC):
     Attributes:
         works_without_gates: Whether the rule can be asked about a model
             without gates.
+        is_relative: Whether a unit's importance means something only beside
+            that of the units that are left in its group.
     """
 
     works_without_gates: bool = True
+    is_relative: bool = False
 
     @property
     def reweighting_data(self) -> Any:

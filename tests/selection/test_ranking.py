@@ -123,3 +123,13 @@ def test_what_costs_nothing_and_what_is_unknown_stays() -> None:
     costs = Costs(np.array([10.0]), np.array([[0.0], [0.5]]))
     importance = [np.ones(3), np.array([np.nan, np.nan])]
     assert removal_order(importance, costs) == []
+
+
+def test_relative_importance_keeps_a_chain_in_balance() -> None:
+    """Of equal units, the cheaper neighbour of a narrow layer must not be spared for ever."""
+    network = Chain(8, 16)
+    order = removal_order([np.ones(8), np.ones(16)], network.costs("macs"), relative=True)
+    half = order[:12]
+    first = sum(number == 0 for number, _ in half)
+    assert 2 <= first <= 6
+    assert len(order) == 22
