@@ -58,7 +58,7 @@ class Chain(Network):
         x, y = (keep[group].sum() for group in self.groups)
         return (10 * x + x * y + 3 * y) / (10 * a + a * b + 3 * b)
 
-    kernels = normalization_scale = squared_gradients = None
+    kernels = normalization_scale = squared_gradients = input_change = None
 
 
 class Given(Rule):
