@@ -19,12 +19,15 @@ demo: $(VENV)/.has-demo
 test: $(VENV)/.has-dev
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2
 
-## test-jax: the backend-neutral tests but the longest, Keras on JAX; XLA need not optimise what runs once
+## test-jax: the backend-neutral tests that differ most by backend, Keras on JAX
+# XLA need not optimise what runs once. Compiling every shape of a random network takes long.
+JAX_TESTS := tests/distributions tests/layers tests/selection tests/callbacks \
+	$(addprefix tests/graph/test_,contract.py trace.py unfold.py) \
+	$(addprefix tests/pruning/test_,insert_copy.py prune.py random_graphs.py reweight.py rules.py)
 test-jax: $(VENV)/.has-dev
 	KERAS_BACKEND=jax \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
-		$(BIN)/python -m pytest -n 2 --graphs 15 --ignore tests/pruning/test_zoo.py \
-			--ignore tests/graph/test_operations.py
+		$(BIN)/python -m pytest -n 2 --graphs 4 $(JAX_TESTS)
 
 ## test-hub: the tests with KerasHub
 test-hub: $(VENV)/.has-keras-hub

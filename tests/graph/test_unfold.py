@@ -141,8 +141,12 @@ class Branching(Composite):
 
 
 class Drawing(Composite):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(1)
+
     def call(self, x):
-        return self.inner(x) + keras.random.normal((6,))
+        return self.inner(x) + keras.random.normal((6,), seed=self.seeds)
 
 
 class Remembering(Composite):
