@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # TensorFlow's start-up notes would bury the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-jax test-hub random-graphs lint format docs docs-tables clean
+.PHONY: demo test test-jax test-extras random-graphs lint format docs docs-tables clean
 .DELETE_ON_ERROR:
 
 ## demo: the whole journey on a real data set that needs no download
@@ -29,9 +29,9 @@ test-jax: $(VENV)/.has-dev
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
 		$(BIN)/python -m pytest -n 2 --graphs 4 $(JAX_TESTS)
 
-## test-hub: the tests with KerasHub
-test-hub: $(VENV)/.has-keras-hub
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 -m keras_hub tests
+## test-extras: the tests with KerasHub and with tensorflow-model-optimization
+test-extras: $(VENV)/.has-extras
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 -m "keras_hub or tfmot" tests
 
 ## random-graphs: prune many random networks and compare; GRAPHS=10000 says how many
 GRAPHS ?= 1000
@@ -57,10 +57,11 @@ clean:
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find keras_sbp tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
 
-# By its own metadata KerasHub would bring a second TensorFlow.
-$(VENV)/.has-keras-hub: $(VENV)/.has-dev
+# By their own metadata KerasHub and tf_keras would bring a second TensorFlow.
+EXTRAS := keras-hub regex tokenizers tf_keras tensorflow-model-optimization dm-tree attrs
+$(VENV)/.has-extras: $(VENV)/.has-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --no-deps keras-hub regex tokenizers
+		--constraint constraints.txt --no-deps $(EXTRAS)
 	touch $@
 
 $(VENV)/.has-%: $(BIN)/python pyproject.toml setup.py constraints.txt

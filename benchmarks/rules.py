@@ -9,7 +9,8 @@ to 2, 4 and 8 times fewer multiply-accumulates from 512 training images without 
 and without reweighting, against rules that see no data.
 
 The networks are trained first if they are not in `--folder` (an hour or so on two cores). Results
-and pictures go into benchmarks/results/ and docs/images/.
+and pictures go into benchmarks/results/ and docs/images/; `python -m benchmarks.rules_page` puts
+the results into docs/rules.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rich.console import Console
 import keras_sbp
 from benchmarks import cifar
 from benchmarks.architectures.results import machine, versions, write_json
+from benchmarks.rules_page import REWEIGHTED
 from keras_sbp import (
     BMRSNormal,
     BMRSUniform,
@@ -45,7 +47,6 @@ from keras_sbp.pruning import SweepResult
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 SAMPLES = 512
-REWEIGHTED = ", reweighted"
 FRACTIONS = (0.5, 0.25, 0.125, 0.09, 0.0625, 0.045, 0.03, 0.02)
 TIMES_FEWER = (2, 4, 8)
 
@@ -91,7 +92,7 @@ def input_change(options: argparse.Namespace, console: Console) -> dict:
         tables[name] = _input_change(model, samples, test, options.seed, console)
         picture = "rules_input_change_" + name.partition(",")[2].strip().lower().replace("-", "")
         tables[name].plot(IMAGES / f"{picture}.png", name)
-    return {name: table.to_dict()["rows"] for name, table in tables.items()}
+    return {"networks": {name: table.to_dict()["rows"] for name, table in tables.items()}}
 
 
 def _input_change(
@@ -166,8 +167,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     IMAGES.mkdir(parents=True, exist_ok=True)
     rows = STUDIES[options.study](options, console)
-    head = {"settings": {"seed": options.seed, "samples": SAMPLES}}
-    head |= {"versions": versions(), "machine": machine()}
+    settings = {
+        "seed": options.seed,
+        "samples": SAMPLES,
+        "fractions": FRACTIONS,
+        "times_fewer": TIMES_FEWER,
+    }
+    head = {"settings": settings, "versions": versions(), "machine": machine()}
     path = RESULTS / f"rules_{options.study}.json"
     write_json(path, head | rows)
     console.print(f"Wrote {path} and pictures into {IMAGES}.")

@@ -2,7 +2,7 @@
 
 from keras_sbp import distributions, handlers, testing
 from keras_sbp.callbacks import KLWarmup, SNRMonitor
-from keras_sbp.exporting import export
+from keras_sbp.exporting import benchmark, export
 from keras_sbp.handlers import LayerHandler, register_handler
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import insert_sbp, prune, sweep
@@ -36,6 +36,7 @@ __all__ = [
     "SNRThreshold",
     "Taylor",
     "__version__",
+    "benchmark",
     "distributions",
     "export",
     "handlers",

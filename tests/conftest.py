@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import keras
 import pytest
 
 from benchmarks.architectures import hub
 
+TFMOT = ("tf_keras", "tensorflow_model_optimization")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--graphs", type=int, default=100, help="number of random networks to prune")
+    parser.addoption("--graphs", type=int, default=50, help="number of random networks to prune")
     parser.addoption("--first-seed", type=int, default=0, help="seed of the first of them")
-    parser.addoption("--trials", type=int, default=4, help="random trials per handler and test")
+    parser.addoption("--trials", type=int, default=3, help="random trials per handler and test")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects tests of TensorFlow itself under other backends, and of KerasHub without it."""
-    here = {"tensorflow": keras.backend.backend() == "tensorflow", "keras_hub": hub.INSTALLED}
+    """Deselects tests of TensorFlow itself under other backends, and of packages not there."""
+    here = {
+        "tensorflow": keras.backend.backend() == "tensorflow",
+        "keras_hub": hub.INSTALLED,
+        "tfmot": all(map(importlib.util.find_spec, TFMOT)),
+    }
     missing = [marker for marker, is_here in here.items() if not is_here]
     foreign = [item for item in items if any(map(item.get_closest_marker, missing))]
     config.hook.pytest_deselected(items=foreign)

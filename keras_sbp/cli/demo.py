@@ -9,6 +9,7 @@ import pathlib
 import shutil
 from typing import TYPE_CHECKING
 
+from keras_sbp.cli import arguments
 from keras_sbp.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--out", metavar="DIR", help="where everything is written (default: runs/DATASET)"
     )
     parser.add_argument(
-        "--epochs", type=_positive, metavar="N", help="train both networks for N epochs"
+        "--epochs", type=arguments.positive, metavar="N", help="train both networks for N epochs"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument(
         "--restart", action="store_true", help="forget what an earlier run left in --out"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, after_interruption="The same command continues from here.")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,13 +105,6 @@ def demonstrate(
         console.print(f"{verdict} {check.said}")
     console.print(f"Everything is in {folder}", soft_wrap=True)
     return int(enforce and not all(check.met for check in checks))
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number, received {text}")
-    return value
 
 
 def _check_backend() -> None:

@@ -2,6 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UsageError(Exception):
     """A message for the user; the command ends with exit code 2 and no traceback."""
+
+
+class CheckFailed(Exception):  # noqa: N818 (nothing went wrong but the result)
+    """A message for the user; the command ends with exit code 1 and no traceback."""
+
+
+@contextlib.contextmanager
+def told_to_the_user() -> Iterator[None]:
+    """Passes on what the library says against its arguments, without a traceback.
+
+    The library raises `RuntimeError` where a comparison failed, and the others where it was
+    asked for something that it cannot do.
+
+    Raises:
+        CheckFailed: A comparison failed.
+        UsageError: The arguments, or the files, are not what they should be.
+    """
+    try:
+        yield
+    except NotImplementedError as error:  # a RuntimeError, but no comparison
+        raise UsageError(_said(error)) from error
+    except RuntimeError as error:
+        raise CheckFailed(_said(error)) from error
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise UsageError(_said(error)) from error
+    except MemoryError as error:
+        raise UsageError(f"there is not enough memory. {error}") from error
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -56,9 +56,10 @@ def staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Give a temporary path beside the target; move what was written there into place.
 
     The temporary path lies in the same folder, hence on the same file system, so the last step is
-    one rename. A file replaces the old file in that one step. A folder cannot: the old one is
-    moved aside first, so a crash in between leaves none. If the block raises, nothing is moved and
-    the temporary files are removed.
+    one rename. A file replaces the old file in that one step. A folder cannot, nor can a file with
+    others beside it (weights in a file of their own): the old one is moved aside first, and the
+    file that was asked for comes last, so a crash in between leaves none. If the block raises,
+    nothing is moved and the temporary files are removed.
 
     Args:
         path: The target. A symbolic link is followed.
@@ -71,9 +72,11 @@ def staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
         written = pathlib.Path(scratch, "new", target.name)
         written.parent.mkdir()
         yield written
-        _sync_tree(written)
-        if target.is_dir():
-            _swap_folder(written, target, aside=pathlib.Path(scratch, "old"))
+        _sync_tree(written.parent)
+        others = sorted(path.name for path in written.parent.iterdir() if path != written)
+        if target.is_dir() or others:
+            names = [*others, target.name]
+            _swap(written.parent, target.parent, names, aside=pathlib.Path(scratch, "old"))
         else:
             os.replace(written, target)
         _sync(target.parent)
@@ -107,12 +110,25 @@ def _check_saved_model(path: pathlib.Path) -> None:
         )
 
 
-def _swap_folder(new: pathlib.Path, target: pathlib.Path, aside: pathlib.Path) -> None:
-    os.rename(target, aside)
+def _swap(
+    source: pathlib.Path, folder: pathlib.Path, names: list[str], aside: pathlib.Path
+) -> None:
+    """Move entries into a folder. The last name is what readers open: it goes first, comes last."""
+    aside.mkdir()
+    old, new = [], []
     try:
-        os.rename(new, target)
+        for name in reversed(names):
+            if os.path.lexists(folder / name):
+                os.rename(folder / name, aside / name)
+                old.append(name)
+        for name in names:
+            os.rename(source / name, folder / name)
+            new.append(name)
     except BaseException:
-        os.rename(aside, target)
+        for name in reversed(new):
+            os.rename(folder / name, source / name)
+        for name in reversed(old):
+            os.rename(aside / name, folder / name)
         raise
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -1,17 +1,146 @@
-"""Latency of two `.tflite` files, measured side by side."""
+"""Exported models measured side by side."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import time
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from keras_sbp.deploy.litert import LiteRTModel
+from keras_sbp.deploy.footprint import peak_memory
+from keras_sbp.deploy.formats import FORMATS, Format, format_of_existing
+from keras_sbp.deploy.runtimes import load
+from keras_sbp.deploy.timing import check_batch_size, take_turns
+from keras_sbp.deploy.write import size_of
 
-_LOADS = 5
+WARMUP = 20
+MIN_ROUND_S = 1e-3
+_PROCESS_WIDE = ("saved_model", "keras")
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkRow:
+    """One model.
+
+    Attributes:
+        name: The path, or the name it was given.
+        format: Its format.
+        speedup: How many times faster than the first model.
+        speedup_quartiles: Quartiles of that, taken round by round.
+        size_ratio: How many times smaller than the first model.
+        bytes: Size on disk.
+        load_ms: Median time to load it, in milliseconds.
+        latency_us: Median time of a call, in microseconds.
+        latency_iqr_us: Its spread, the distance between the quartiles.
+        peak_memory: Bytes of resident memory that loading and running it add at their peak, in
+            a new process of its own; `None` if not measured.
+        num_threads: Threads it was given; `None` if its runtime uses those of the process.
+    """
+
+    name: str
+    format: str
+    speedup: float
+    speedup_quartiles: tuple[float, float]
+    size_ratio: float
+    bytes: int
+    load_ms: float
+    latency_us: float
+    latency_iqr_us: float
+    peak_memory: int | None
+    num_threads: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkResult:
+    """Models measured in turns; the first is what the others are compared with.
+
+    Attributes:
+        rows: One `BenchmarkRow` per model.
+        batch_size: Examples per call.
+        machine: Where the absolute numbers hold.
+    """
+
+    rows: tuple[BenchmarkRow, ...]
+    batch_size: int
+    machine: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, ready for JSON."""
+        return {
+            "batch_size": self.batch_size,
+            "machine": self.machine,
+            "rows": [
+                dataclasses.asdict(row) | {"speedup_quartiles": list(row.speedup_quartiles)}
+                for row in self.rows
+            ],
+        }
+
+    def print(self, console: Console | None = None) -> None:
+        """Prints the result as a table.
+
+        Args:
+            console: where to; standard output by default.
+        """
+        (console or Console()).print(_table(self))
+
+
+def measure(
+    paths: Mapping[str, str | os.PathLike[str]],
+    *,
+    batch_size: int = 1,
+    num_threads: int = 1,
+    repeats: int = 100,
+    memory: bool = True,
+) -> BenchmarkResult:
+    """Measure exported models; see `keras_sbp.benchmark`.
+
+    Args:
+        paths: Exported models by name.
+        batch_size, num_threads, repeats, memory: See `keras_sbp.benchmark`.
+
+    Returns:
+        A `BenchmarkResult`.
+    """
+    counts = {"batch_size": batch_size, "num_threads": num_threads, "repeats": repeats}
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, received {value!r}.")
+    if not paths:
+        raise ValueError("Expected at least one model to measure, received none.")
+    forms = [format_of_existing(path) for path in paths.values()]
+    loaders = [_loader(p, f, num_threads) for p, f in zip(paths.values(), forms, strict=True)]
+    for path, loader in zip(paths.values(), loaders, strict=True):
+        check_batch_size(loader().inputs, batch_size, os.fspath(path))
+    timings = take_turns(
+        loaders, rounds=repeats, warmup=WARMUP, min_round_s=MIN_ROUND_S, batch_size=batch_size
+    )
+    low, median, high = np.quantile(timings.calls, [0.25, 0.5, 0.75], axis=0)
+    slower, faster = np.quantile(timings.calls[:, :1] / timings.calls, [0.25, 0.75], axis=0)
+    sizes = [size_of(path) for path in paths.values()]
+    rows = []
+    for i, (name, path) in enumerate(paths.items()):
+        memory_of = {"batch_size": batch_size, "num_threads": num_threads}
+        rows.append(
+            BenchmarkRow(
+                name=name,
+                format=forms[i].name,
+                speedup=float(median[0] / median[i]),
+                speedup_quartiles=(float(slower[i]), float(faster[i])),
+                size_ratio=sizes[0] / sizes[i],
+                bytes=sizes[i],
+                load_ms=float(np.median(timings.loads[:, i]) * 1e3),
+                latency_us=float(median[i] * 1e6),
+                latency_iqr_us=float((high[i] - low[i]) * 1e6),
+                peak_memory=peak_memory(path, forms[i], **memory_of) if memory else None,
+                num_threads=None if forms[i].name in _PROCESS_WIDE else num_threads,
+            )
+        )
+    return BenchmarkResult(tuple(rows), batch_size, _machine())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +170,8 @@ def compare_latency(
     *,
     rounds: int = 100,
     num_threads: int = 1,
-    warmup: int = 20,
-    min_round_s: float = 1e-3,
+    warmup: int = WARMUP,
+    min_round_s: float = MIN_ROUND_S,
 ) -> LatencyComparison:
     """Time two `.tflite` files in turns (A, B, A, B, ...) on the same random input.
 
@@ -68,13 +197,8 @@ def compare_latency(
     print(f"{result.ratio:.1f} times faster")
     ```
     """
-    paths = (first, second)
-    # Where an interpreter's weights land in memory is luck, and worth up to a factor of two for
-    # large ones. So both are loaded anew several times, and the median is taken over all.
-    share = -(-rounds // _LOADS)
-    times = np.concatenate(
-        [_turns(paths, share, num_threads, warmup, min_round_s) for _ in range(_LOADS)]
-    )  # seconds per call, (rounds, 2)
+    loaders = [_loader(path, FORMATS["litert"], num_threads) for path in (first, second)]
+    times = take_turns(loaders, rounds=rounds, warmup=warmup, min_round_s=min_round_s).calls
     low, median, high = np.quantile(times, [0.25, 0.5, 0.75], axis=0) * 1e6
     quartiles = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.75])
     return LatencyComparison(
@@ -87,34 +211,33 @@ def compare_latency(
     )
 
 
-def _turns(
-    paths: Sequence[str | os.PathLike[str]],
-    rounds: int,
-    num_threads: int,
-    warmup: int,
-    min_round_s: float,
-) -> np.ndarray:
-    models = [LiteRTModel(path, num_threads) for path in paths]
-    calls = []
-    for model in models:
-        rng = np.random.default_rng(0)
-        model.set_inputs({name: _random(rng, *spec) for name, spec in model.inputs.items()})
-        _time(model, warmup)
-        calls.append(max(1, round(min_round_s / _time(model, warmup))))
-    return np.array(
-        [[_time(m, n) for m, n in zip(models, calls, strict=True)] for _ in range(rounds)]
-    )
+def _loader(path: str | os.PathLike[str], form: Format, num_threads: int) -> Any:
+    return lambda: load(path, form, num_threads)
 
 
-def _time(model: LiteRTModel, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        model.invoke()
-    return (time.perf_counter() - start) / calls
+def _machine() -> str:
+    system = platform.uname()
+    return f"{system.system} {system.machine}, {os.cpu_count()} cores"
 
 
-def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    shape = tuple(1 if n < 0 else n for n in shape)
-    if dtype.kind == "f":
-        return rng.random(shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
+def _table(result: BenchmarkResult) -> Table:
+    title = f"In turns, {result.batch_size} per call; ratios to the first model hold better than"
+    table = Table(title=f"{title} times and memory, which are those of this machine")
+    table.caption = f"{result.machine}; memory: peak above a process with the runtime loaded"
+    table.add_column("model", overflow="fold")
+    for heading in ("faster", "smaller", "latency", "load", "bytes", "memory", "threads"):
+        table.add_column(heading, justify="right")
+    for row in result.rows:
+        low, high = row.speedup_quartiles
+        memory = "–" if row.peak_memory is None else f"{row.peak_memory / 1e6:.1f} MB"
+        table.add_row(
+            row.name,
+            f"{row.speedup:.2f}× ({low:.2f}–{high:.2f})",
+            f"{row.size_ratio:.2f}×",
+            f"{row.latency_us:,.1f} ± {row.latency_iqr_us / 2:,.1f} µs",
+            f"{row.load_ms:,.1f} ms",
+            f"{row.bytes:,}",
+            memory,
+            "process" if row.num_threads is None else str(row.num_threads),
+        )
+    return table

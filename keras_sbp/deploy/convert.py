@@ -1,86 +1,113 @@
-"""The two calls of Keras's own `Model.export`, and what to say when one of them fails."""
+"""The calls of Keras's own `Model.export`, and what to say when one of them fails."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from types import ModuleType
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 
+from keras_sbp.deploy.formats import FORMATS, Format
+from keras_sbp.deploy.packages import require
+from keras_sbp.deploy.precision import float32_twin
+from keras_sbp.deploy.workarounds import (
+    remove_dangling_outputs,
+    statistics_as_constants,
+    teach_erfc,
+)
 
-def to_litert(model: keras.Model, path: str, specs: Any) -> None:
-    """Write a `.tflite` file of builtin operations only.
 
-    Keras also admits TensorFlow's own kernels ("Flex" ops), which the LiteRT runtime does not
-    contain; here they are ruled out, so a file that is written runs everywhere.
+def convert(
+    model: keras.Model, path: str, form: Format, specs: Any, options: Mapping[str, Any]
+) -> None:
+    """Write a model with Keras's own export.
+
+    LiteRT, ONNX and OpenVINO files compute in float32: a model with another compute dtype is
+    rebuilt for them.
 
     Args:
-        model: A Keras model that computes in float32.
-        path: Where to write; ends in `.tflite`.
+        model: A Keras model without gates.
+        path: Where to write; has the suffix of the format.
+        form: The format.
         specs: Input specs, from `input_specs`.
+        options: More keyword arguments for `Model.export`, from `converter_options`.
 
     Raises:
-        RuntimeError: If Keras does not run on TensorFlow.
-        ValueError: If an operation of the model has no LiteRT counterpart.
+        ValueError: If an operation of the model has no counterpart in the format.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "Exporting to LiteRT needs Keras on TensorFlow: expected KERAS_BACKEND=tensorflow, "
-            f"received {keras.backend.backend()}. Save the model with model.save('model.keras'), "
-            "then load and export it in a process started with KERAS_BACKEND=tensorflow. "
-            "(A SavedModel can be exported from here.)"
-        )
-    tf = require_tensorflow()
-    try:
+    if form.name == "keras":
+        model.save(path)
+    elif form.name == "saved_model":
+        _export(model, path, form, specs)
+    elif form.name == "litert":
+        _to_litert(float32_twin(model), path, specs, options)
+    elif form.name == "onnx":
+        _to_onnx(float32_twin(model), path, specs)
+    else:
+        _to_openvino(float32_twin(model), path, specs)
+
+
+def _export(model: keras.Model, path: str, form: Format, specs: Any, **options: Any) -> None:
+    with warnings.catch_warnings():
+        # Keras tries out names that NumPy 2 removed.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="keras")
         model.export(
-            path,
-            format="litert",
-            verbose=False,
-            input_signature=[specs],
-            target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
+            path, format=form.export_name, verbose=False, input_signature=[specs], **options
         )
+
+
+def _to_litert(model: keras.Model, path: str, specs: Any, options: Mapping[str, Any]) -> None:
+    # Keras also admits TensorFlow's own kernels ("Flex" ops), which the LiteRT runtime does not
+    # contain; the options rule them out, so a file that is written runs everywhere.
+    try:
+        _export(model, path, FORMATS["litert"], specs, **options)
     except Exception as error:
         failures = list(_failures(error, model))
-        if not failures:
-            raise
-        raise ValueError(
-            f"Model '{model.name}' cannot be exported to LiteRT, which has no operation for "
-            f"{'; '.join(failures)}. Replace these layers by ones made of simpler operations, or "
-            "export a SavedModel (a path without suffix)."
-        ) from error
+        if failures:
+            raise _refusal(model, "LiteRT", failures) from error
+        if "optimizations" in options:
+            raise ValueError(
+                f"Model '{model.name}' cannot be quantised in this way; the converter says: "
+                f"{str(error).strip().splitlines()[0]} Choose another `quantization` (float16 and "
+                "dynamic_int8 ask the least), or replace the layer."
+            ) from error
+        raise
 
 
-def to_saved_model(model: keras.Model, path: str, specs: Any) -> None:
-    """Write a SavedModel folder with the signature `serve` (alias `serving_default`).
+def _to_onnx(model: keras.Model, path: str, specs: Any) -> None:
+    teach_erfc()
+    with statistics_as_constants(model):
+        _export(model, path, FORMATS["onnx"], specs)
+    # What the converter does not know it copies, and the file loads nowhere.
+    onnx = require("onnx", "Exporting to ONNX")
+    failures = [
+        _phrase(node.op_type, [node.name], set(_layer_names(model)))
+        for node in onnx.load(path).graph.node
+        if not onnx.defs.has(node.op_type, node.domain)
+    ]
+    if failures:
+        raise _refusal(model, "ONNX", list(dict.fromkeys(failures)))
 
-    Args:
-        model: A Keras model.
-        path: The folder to write.
-        specs: Input specs, from `input_specs`.
-    """
-    require_tensorflow()
-    model.export(path, format="tf_saved_model", verbose=False, input_signature=[specs])
 
-
-def require_tensorflow() -> ModuleType:
-    """Import TensorFlow, or say how to get it.
-
-    Returns:
-        The `tensorflow` module.
-
-    Raises:
-        ImportError: If TensorFlow is not installed.
-    """
+def _to_openvino(model: keras.Model, path: str, specs: Any) -> None:
+    ov = require("openvino", "Exporting to OpenVINO")
     try:
-        import tensorflow
-    except ImportError as error:
-        raise ImportError(
-            "Exporting needs TensorFlow, which is not installed. Install it: "
-            "`pip install 'keras-sbp[tf]'`."
-        ) from error
-    return tensorflow
+        with statistics_as_constants(model):
+            _export(model, path, FORMATS["openvino"], specs)
+    except ov.frontend.OpConversionFailure as error:
+        found = re.search(r"No conversion rule found for operations: (.+)", str(error))
+        raise _refusal(model, "OpenVINO", [found[1] if found else str(error)]) from error
+    remove_dangling_outputs(path)
+
+
+def _refusal(model: keras.Model, title: str, failures: list[str]) -> ValueError:
+    return ValueError(
+        f"Model '{model.name}' cannot be exported to {title}, which has no operation for "
+        f"{'; '.join(failures)}. Replace these layers by ones made of simpler operations, or "
+        "export a SavedModel (a path without suffix)."
+    )
 
 
 def _failures(error: Exception, model: keras.Model) -> Iterator[str]:
@@ -89,11 +116,15 @@ def _failures(error: Exception, model: keras.Model) -> Iterator[str]:
     said = set()
     for failure in getattr(error, "errors", ()):
         op = failure.operator.name.removeprefix("tf.")
-        layer = _layer_of([call.name for call in failure.location.call], names)
-        phrase = f"{op} (layer '{layer}')" if layer else op
+        phrase = _phrase(op, [call.name for call in failure.location.call], names)
         if op and phrase not in said:
             said.add(phrase)
             yield phrase
+
+
+def _phrase(op: str, scopes: list[str], names: set[str]) -> str:
+    layer = _layer_of(scopes, names)
+    return f"{op} (layer '{layer}')" if layer else op
 
 
 def _layer_names(layer: keras.layers.Layer) -> Iterator[str]:

@@ -8,7 +8,8 @@ import tempfile
 import keras
 
 from keras_sbp.deploy.benchmark import compare_latency
-from keras_sbp.deploy.write import target_of, write
+from keras_sbp.deploy.target import target_of
+from keras_sbp.deploy.write import write
 
 ROUNDS = 50
 
@@ -33,5 +34,5 @@ class LatencyYardstick:
 
     def _write(self, model: keras.Model, name: str) -> pathlib.Path:
         path = pathlib.Path(self._folder.name) / name
-        write(model, target_of(path, "litert", 1, overwrite=True), verify=False)
+        write(model, target_of(path, batch_size=1, verify=False, overwrite=True))
         return path

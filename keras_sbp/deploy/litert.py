@@ -1,4 +1,4 @@
-"""Running a `.tflite` file and reading what is in it."""
+"""Running a `.tflite` file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 
-_MISSING = (
-    "Running a `.tflite` file needs a LiteRT interpreter, and neither `ai_edge_litert` nor "
-    "TensorFlow is installed. Install one: `pip install 'keras-sbp[tf]'`."
-)
+from keras_sbp.deploy.litert_file import MISSING, op_names
 
 
 class LiteRTModel:
     """A `.tflite` file in the LiteRT interpreter, run by input name.
 
     The interpreter of `ai_edge_litert` is used where it is installed, else the one inside
-    TensorFlow; both run the file with their default CPU kernels.
+    TensorFlow; both run the file with their default CPU kernels. Of a file with integer inputs
+    and outputs that stand for real numbers, floating inputs are quantised and outputs turned back
+    into real numbers.
 
     Args:
         path: The `.tflite` file.
@@ -82,7 +81,7 @@ class LiteRTModel:
         self.set_inputs(inputs)
         self.invoke()
         return {
-            name: self._interpreter.get_tensor(item["index"])
+            name: _real(self._interpreter.get_tensor(item["index"]), item["quantization"])
             for name, item in self._outputs.items()
         }
 
@@ -127,35 +126,10 @@ class LiteRTModel:
             raise ValueError(
                 f"'{self.path}' expects inputs named {sorted(expected)}, received {sorted(inputs)}."
             )
-        return {name: np.asarray(value, expected[name][1]) for name, value in inputs.items()}
-
-
-def op_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Names of all operations in a `.tflite` file, in the order they run.
-
-    Builtin operations carry the name of the file format (`"CONV_2D"`), custom ones their own;
-    one that only the TensorFlow runtime can execute begins with `"Flex"`.
-
-    Args:
-        path: The `.tflite` file.
-
-    Returns:
-        A tuple of names over all subgraphs.
-    """
-    schema = _schema()
-    with open(path, "rb") as file:
-        model = schema.Model.GetRootAsModel(file.read(), 0)
-    builtin = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
-    names = []
-    for g in range(model.SubgraphsLength()):
-        graph = model.Subgraphs(g)
-        for i in range(graph.OperatorsLength()):
-            code = model.OperatorCodes(graph.Operators(i).OpcodeIndex())
-            # Files from before schema 3a keep the number in the older, 8-bit field.
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            custom = code.CustomCode()
-            names.append(custom.decode() if custom else builtin[number])
-    return tuple(names)
+        return {
+            name: _stored(np.asarray(value), expected[name][1], self._inputs[name]["quantization"])
+            for name, value in inputs.items()
+        }
 
 
 def _shapes(details: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -177,19 +151,20 @@ def _runtime() -> ModuleType:
 
         return tf.lite
     except ImportError as error:
-        raise ImportError(_MISSING) from error
+        raise ImportError(MISSING) from error
 
 
-def _schema() -> ModuleType:
-    try:
-        from ai_edge_litert import schema_py_generated
+def _stored(value: np.ndarray, dtype: np.dtype, quantization: tuple[float, int]) -> np.ndarray:
+    """A value as the file stores it: real numbers of a quantised input become integers."""
+    scale, zero = quantization
+    if not scale or value.dtype.kind != "f":
+        return value.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(value / scale) + zero, limits.min, limits.max).astype(dtype)
 
-        return schema_py_generated
-    except ImportError:
-        pass
-    try:
-        from tensorflow.lite.python import schema_py_generated
 
-        return schema_py_generated
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
+def _real(value: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
+    scale, zero = quantization
+    if not scale or value.dtype.kind == "f":
+        return value
+    return ((value.astype("float64") - zero) * scale).astype("float32")

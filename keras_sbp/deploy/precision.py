@@ -20,7 +20,16 @@ def tolerance(model: keras.Model) -> float:
 
 def compute_dtypes(model: keras.Model) -> set[str]:
     """Compute dtypes of all layers of a model."""
-    return {layer.compute_dtype for layer in _leaves(model)}
+    return {layer.compute_dtype for layer in leaves(model)}
+
+
+def leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layers of a model that are not made of others."""
+    children = getattr(layer, "layers", None) or ()
+    if not children:
+        yield layer
+    for child in children:
+        yield from leaves(child)
 
 
 def float32_twin(model: keras.Model) -> keras.Model:
@@ -56,14 +65,6 @@ def float32_twin(model: keras.Model) -> keras.Model:
         ) from error
     twin.set_weights(model.get_weights())
     return twin
-
-
-def _leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    children = getattr(layer, "layers", None) or ()
-    if not children:
-        yield layer
-    for child in children:
-        yield from _leaves(child)
 
 
 def _with_float32(config: Any) -> Any:

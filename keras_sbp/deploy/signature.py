@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 # A free axis other than the batch (sequence length, image side) needs some size to be tried with.
-_FREE_AXIS = 32
+FREE_AXIS = 32
 _EXAMPLES = 4
+_BATCH = 32
 
 
 def input_specs(model: keras.Model, batch_size: int | None) -> Any:
@@ -41,8 +43,7 @@ def input_specs(model: keras.Model, batch_size: int | None) -> Any:
 
     def spec(tensor: Any) -> keras.InputSpec:
         first = batch_size if tensor.shape[0] is None else tensor.shape[0]
-        # TensorFlow takes only such names for the arguments of a signature.
-        name = re.sub(r"\W", "_", tensor.name)
+        name = _argument_name(tensor.name)
         return keras.InputSpec(shape=(first, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
 
     return keras.tree.map_structure(spec, structure)
@@ -67,6 +68,58 @@ def random_batches(specs: Any, seed: int = 0) -> list[dict[str, np.ndarray]]:
     return [{spec.name: _random(spec, rng) for spec in flat} for _ in range(count)]
 
 
+def batches_of(specs: Any, data: Any) -> list[dict[str, np.ndarray]]:
+    """Examples given by the user, cut into batches that fit the specs.
+
+    Args:
+        specs: The result of `input_specs`.
+        data: An array for a model with one input; else a mapping from input name to array, or
+            the arrays in the order of the model's inputs. The first axis counts examples.
+
+    Returns:
+        A list of batches, each a dict from input name to array. Where the batch size is fixed,
+        examples that do not fill a batch are left out.
+
+    Raises:
+        ValueError: If the data do not fit the model.
+    """
+    flat = keras.tree.flatten(specs)
+    arrays = {spec.name: _checked(spec, array) for spec, array in _paired(flat, data)}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"calibration_data has different numbers of examples for different inputs: {counts}. "
+            "Expected the same number for each."
+        )
+    count, size = min(counts.values()), flat[0].shape[0]
+    if count < (size or 1):
+        raise ValueError(
+            f"calibration_data has {count} examples, expected at least {size or 1}, one batch. "
+            "Give more examples, or export with a smaller batch_size."
+        )
+    stop = count - count % size if size else count
+    step = size or _BATCH
+    return [
+        {name: array[i : i + step] for name, array in arrays.items()} for i in range(0, stop, step)
+    ]
+
+
+def named_outputs(outputs: Any) -> dict[str, Any]:
+    """Outputs of a model by the names that TensorFlow gives them in a signature.
+
+    Args:
+        outputs: What the model returned.
+
+    Returns:
+        A dict in the order in which TensorFlow flattens them.
+    """
+    if isinstance(outputs, Mapping):
+        return {name: outputs[name] for name in sorted(outputs)}
+    if isinstance(outputs, list | tuple):
+        return {f"output_{i}": value for i, value in enumerate(outputs)}
+    return {"output_0": outputs}
+
+
 def structured(specs: Any, batch: dict[str, np.ndarray]) -> Any:
     """The arrays of a batch, nested as the model takes them."""
     return keras.tree.map_structure(lambda spec: batch[spec.name], specs)
@@ -74,7 +127,7 @@ def structured(specs: Any, batch: dict[str, np.ndarray]) -> Any:
 
 def _random(spec: keras.InputSpec, rng: np.random.Generator) -> np.ndarray:
     first = _EXAMPLES if spec.shape[0] is None else spec.shape[0]
-    shape = (first, *(_FREE_AXIS if n is None else n for n in spec.shape[1:]))
+    shape = (first, *(FREE_AXIS if n is None else n for n in spec.shape[1:]))
     if spec.dtype == "bool":
         return rng.random(shape) < 0.5
     if "int" in spec.dtype:
@@ -87,6 +140,49 @@ def _random(spec: keras.InputSpec, rng: np.random.Generator) -> np.ndarray:
         )
     values = rng.standard_normal(shape).astype("float32")
     return keras.ops.convert_to_numpy(keras.ops.cast(values, spec.dtype))
+
+
+def _argument_name(name: str) -> str:
+    """An input's name; TensorFlow takes only word characters for the arguments of a signature."""
+    return re.sub(r"\W", "_", name)
+
+
+def _paired(flat: list[keras.InputSpec], data: Any) -> Iterator[tuple[keras.InputSpec, Any]]:
+    names = [spec.name for spec in flat]
+    if isinstance(data, Mapping):
+        named = {_argument_name(name): array for name, array in data.items()}
+        if set(named) != set(names):
+            raise ValueError(
+                f"calibration_data must have an array for each input, expected the keys {names}, "
+                f"received {sorted(data)}."
+            )
+        return ((spec, named[spec.name]) for spec in flat)
+    arrays = list(data) if isinstance(data, list | tuple) and len(flat) > 1 else [data]
+    if len(arrays) != len(flat):
+        raise ValueError(
+            f"calibration_data must have an array for each of the {len(flat)} inputs {names}, in "
+            f"this order or as a mapping by name; received {len(arrays)}."
+        )
+    return zip(flat, arrays, strict=True)
+
+
+def _checked(spec: keras.InputSpec, value: Any) -> np.ndarray:
+    array = np.asarray(keras.ops.convert_to_numpy(value))
+    expected = tuple(spec.shape)
+    fits = array.ndim == len(expected) and all(
+        e in (None, n) for e, n in zip(expected[1:], array.shape[1:], strict=True)
+    )
+    if not fits or array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"calibration_data for input '{spec.name}' must be numbers of shape "
+            f"{('examples', *expected[1:])}, received {array.dtype} of shape {array.shape}."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"calibration_data for input '{spec.name}' is NaN or infinite in places, expected "
+            "finite numbers. Remove these examples."
+        )
+    return keras.ops.convert_to_numpy(keras.ops.cast(array, spec.dtype))
 
 
 def _from_build_config(model: keras.Model, batch_size: int | None) -> Any:

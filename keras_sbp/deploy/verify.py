@@ -1,101 +1,193 @@
-"""Running an exported file in its own runtime and comparing it with the Keras model."""
+"""Running an exported model in its own runtime and comparing it with the Keras model."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sbp.deploy.litert import LiteRTModel
 from keras_sbp.deploy.precision import tolerance
-from keras_sbp.deploy.signature import random_batches, structured
+from keras_sbp.deploy.quantization import QUANTIZATIONS
+from keras_sbp.deploy.runtimes import Runtime
+from keras_sbp.deploy.signature import named_outputs, random_batches, structured
 
-Runner = Callable[[dict[str, np.ndarray]], Mapping[str, Any]]
+Batch = dict[str, np.ndarray]
+
+# A quantised file passes too if it predicts the same: this share of at least so many examples.
+_AGREEMENT = 0.98
+_ENOUGH = 50
+_AT_MOST = 256  # examples compared
 
 
-def max_abs_error(model: keras.Model, specs: Any, path: str, format: str) -> float:
-    """Largest difference between an exported file and its model on random inputs.
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How an exported model compares with its Keras model.
+
+    Attributes:
+        max_abs_error: max|Δ| over all outputs and examples.
+        relative_error: Root mean square of Δ, as a fraction of that of the output; of the worst
+            output.
+        agreement: Share of predictions (argmax over the last axis) that are the same; of the
+            worst output. `None` if no output has several classes.
+        examples: How many examples were compared.
+        tolerance: What was allowed: max|Δ| as a fraction of max|y|; for a quantised file,
+            `relative_error`.
+    """
+
+    max_abs_error: float
+    relative_error: float
+    agreement: float | None
+    examples: int
+    tolerance: float
+
+
+def compare(
+    model: keras.Model,
+    specs: Any,
+    runtime: Runtime,
+    data: list[Batch] | None,
+    quantization: str | None,
+) -> Comparison:
+    """Compare an exported model with its Keras model.
 
     Args:
         model: The Keras model the file was made from.
         specs: Its input specs, from `input_specs`.
-        path: The exported file or folder.
-        format: `"litert"` or `"saved_model"`.
+        runtime: The exported model, loaded.
+        data: Batches to compare on; random ones if `None`.
+        quantization: One of `QUANTIZATIONS`, or `None`.
 
     Returns:
-        max|Δ| over all outputs.
+        A `Comparison`.
 
     Raises:
-        RuntimeError: If an output differs by more than the tolerance of the model's compute
-            dtype times max|y|, or if nothing could be compared.
+        RuntimeError: If they differ by more than the tolerance, or if nothing could be compared.
     """
-    run = _litert_runner(path) if format == "litert" else _saved_model_runner(path)
-    allowed = tolerance(model)
-    expected: dict[str, list[np.ndarray]] = {}
-    received: dict[str, list[np.ndarray]] = {}
-    for batch in random_batches(specs):
-        outputs = run(batch)
-        for name, value in _named(model(structured(specs, batch), training=False)).items():
-            expected.setdefault(name, []).append(_numpy(value))
-            received.setdefault(name, []).append(_numpy(outputs[name]))
-    worst = 0.0
+    expected, received = _outputs(model, specs, runtime, _some(data) or random_batches(specs))
+    allowed = QUANTIZATIONS[quantization].tolerance if quantization else tolerance(model)
+    worst = Comparison(0.0, 0.0, None, 0, allowed)
     for name in expected:
-        error, scale = _difference(name, np.stack(expected[name]), np.stack(received[name]))
-        if not error <= allowed * scale:
-            raise RuntimeError(
-                f"The exported model differs from model '{model.name}' at output '{name}': "
-                f"expected max|Δ| <= {allowed:g} * max|y| = {allowed * scale:.3g}, received "
-                f"{error:.3g}. No file was written. Pass verify=False to export it anyway."
-            )
-        worst = max(worst, error)
+        found = _difference(name, expected[name], received[name], allowed)
+        if quantization is None:
+            _check_close(found, expected[name], f"model '{model.name}' at output '{name}'")
+        else:
+            _check_quantized(found, f"model '{model.name}' at output '{name}'", quantization)
+        worst = _worse(worst, found)
     return worst
 
 
-def _difference(name: str, expected: np.ndarray, received: np.ndarray) -> tuple[float, float]:
-    if expected.shape != received.shape:
-        return np.inf, 1.0
+def _outputs(
+    model: keras.Model, specs: Any, runtime: Runtime, batches: list[Batch]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    expected: dict[str, list[np.ndarray]] = {}
+    received: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        wanted = named_outputs(model(structured(specs, batch), training=False))
+        outputs = _by_name(runtime(batch), list(wanted))
+        for name, value in wanted.items():
+            expected.setdefault(name, []).append(_numpy(value))
+            received.setdefault(name, []).append(_numpy(outputs[name]))
+    return _joined(expected), _joined(received)
+
+
+def _by_name(outputs: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
+    """Outputs under the model's names; not every format keeps them, but all keep the order."""
+    if set(outputs) == set(names):
+        return outputs
+    if len(outputs) != len(names):
+        raise RuntimeError(
+            f"The exported model has {len(outputs)} outputs {list(outputs)}, expected "
+            f"{len(names)}: {names}. No file was written."
+        )
+    return dict(zip(names, outputs.values(), strict=True))
+
+
+def _difference(
+    name: str, expected: np.ndarray, received: np.ndarray, allowed: float
+) -> Comparison:
     finite = np.isfinite(expected)
     if not finite.any():
         raise RuntimeError(
-            f"Output '{name}' of the model is NaN or infinite on every random input, so there is "
+            f"Output '{name}' of the model is NaN or infinite on every input tried, so there is "
             "nothing to compare the exported file with. Check the model's weights, or pass "
             "verify=False."
         )
-    if not np.array_equal(finite, np.isfinite(received)):
-        return np.inf, 1.0
-    scale = float(np.max(np.abs(expected[finite])))
-    return float(np.max(np.abs(expected[finite] - received[finite]))), scale
+    if expected.shape != received.shape or not np.array_equal(finite, np.isfinite(received)):
+        return Comparison(np.inf, np.inf, 0.0, len(expected), allowed)
+    delta = expected[finite] - received[finite]
+    scale = float(np.sqrt(np.mean(expected[finite] ** 2)))
+    error = float(np.sqrt(np.mean(delta**2)))
+    return Comparison(
+        max_abs_error=float(np.max(np.abs(delta))),
+        relative_error=error / scale if scale else (np.inf if error else 0.0),
+        agreement=_agreement(expected, received),
+        examples=len(expected),
+        tolerance=allowed,
+    )
 
 
-def _named(outputs: Any) -> dict[str, Any]:
-    """Outputs by the names that TensorFlow gives them in a signature."""
-    if isinstance(outputs, Mapping):
-        return dict(outputs)
-    if isinstance(outputs, list | tuple):
-        return {f"output_{i}": value for i, value in enumerate(outputs)}
-    return {"output_0": outputs}
+def _agreement(expected: np.ndarray, received: np.ndarray) -> float | None:
+    if expected.ndim < 2 or expected.shape[-1] < 2:
+        return None
+    return float(np.mean(expected.argmax(axis=-1) == received.argmax(axis=-1)))
+
+
+def _check_close(found: Comparison, expected: np.ndarray, what: str) -> None:
+    scale = float(np.max(np.abs(expected[np.isfinite(expected)])))
+    if not found.max_abs_error <= found.tolerance * scale:
+        raise RuntimeError(
+            f"The exported model differs from {what}: expected max|Δ| <= {found.tolerance:g} * "
+            f"max|y| = {found.tolerance * scale:.3g}, received {found.max_abs_error:.3g}. No file "
+            "was written. Pass verify=False to export it anyway."
+        )
+
+
+def _check_quantized(found: Comparison, what: str, quantization: str) -> None:
+    agrees = (
+        found.agreement is not None and found.examples >= _ENOUGH and found.agreement >= _AGREEMENT
+    )
+    if not agrees and not found.relative_error <= found.tolerance:
+        same = "" if found.agreement is None else f", {found.agreement:.0%} of predictions the same"
+        raise RuntimeError(
+            f"The exported model differs from {what}: expected, with quantization="
+            f"'{quantization}', a relative error of at most {found.tolerance:g} (root mean "
+            f"square), or {_AGREEMENT:.0%} of {_ENOUGH} predictions or more the same; received "
+            f"{found.relative_error:.3g} over {found.examples} examples{same}. No file was "
+            "written. Calibrate with inputs like those in use, choose a finer quantization, or "
+            "pass verify=False to export it anyway."
+        )
+
+
+def _worse(a: Comparison, b: Comparison) -> Comparison:
+    agreements = [c.agreement for c in (a, b) if c.agreement is not None]
+    return Comparison(
+        max_abs_error=max(a.max_abs_error, b.max_abs_error),
+        relative_error=max(a.relative_error, b.relative_error),
+        agreement=min(agreements, default=None),
+        examples=max(a.examples, b.examples),
+        tolerance=b.tolerance,
+    )
+
+
+def _some(batches: list[Batch] | None) -> list[Batch] | None:
+    """Batches from all over the data, some 256 examples in all."""
+    if not batches:
+        return None
+    size = len(next(iter(batches[0].values())))
+    step = max(1, len(batches) * size // _AT_MOST)
+    return batches[::step]
+
+
+def _joined(values: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    # The first axis of an output need not be the batch's, but in all but odd cases it is.
+    return {
+        name: np.concatenate(arrays) if arrays[0].ndim else np.stack(arrays)
+        for name, arrays in values.items()
+    }
 
 
 def _numpy(value: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(value)).astype("float64")
-
-
-def _litert_runner(path: str) -> Runner:
-    return LiteRTModel(path)
-
-
-def _saved_model_runner(path: str) -> Runner:
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(os.fspath(path))
-    serve = loaded.signatures["serving_default"]
-
-    def run(batch: dict[str, np.ndarray]) -> Mapping[str, Any]:
-        outputs = serve(**{name: tf.constant(value) for name, value in batch.items()})
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    run.loaded = loaded  # The signature holds no reference to the variables it reads.
-    return run

@@ -9,12 +9,16 @@ from typing import Any
 
 import keras
 
-from keras_sbp.deploy.atomic import check_target, staged
-from keras_sbp.deploy.convert import require_tensorflow, to_litert, to_saved_model
-from keras_sbp.deploy.litert import op_names
-from keras_sbp.deploy.precision import float32_twin
-from keras_sbp.deploy.signature import input_specs
-from keras_sbp.deploy.verify import max_abs_error
+from keras_sbp.deploy.atomic import staged
+from keras_sbp.deploy.convert import convert
+from keras_sbp.deploy.formats import Format
+from keras_sbp.deploy.litert_file import op_names
+from keras_sbp.deploy.packages import require
+from keras_sbp.deploy.quantization import converter_options, quantized, refuse_loops
+from keras_sbp.deploy.runtimes import load
+from keras_sbp.deploy.signature import batches_of, input_specs
+from keras_sbp.deploy.target import Target
+from keras_sbp.deploy.verify import compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +27,21 @@ class ExportReport:
 
     Attributes:
         path: The file or folder.
-        format: `"litert"` or `"saved_model"`.
-        bytes: Size on disk; of a folder, all files in it.
-        ops: Names of the operations in a `.tflite` file, in order; empty for a SavedModel.
+        format: `"litert"`, `"saved_model"`, `"onnx"`, `"openvino"` or `"keras"`.
+        bytes: Size on disk; of a folder, all files in it; of OpenVINO, both files.
+        ops: Names of the operations in the file, in order; empty for a SavedModel and a `.keras`
+            file.
         batch_size: Size of the batch axis, `None` where it is free.
-        max_abs_error: Largest difference from the Keras model on random inputs, `None` if it
-            was not verified.
+        max_abs_error: Largest difference from the Keras model, `None` if it was not verified.
         prune_report: The report of `prune`, `None` if the model had no gates.
+        quantization: As asked for, `None` if the file is not quantised.
+        relative_error: Root mean square of the differences, as a fraction of that of the
+            outputs; of the worst output. `None` if it was not verified.
+        agreement: Share of predictions (argmax over the last axis) that are the same, of the
+            worst output; `None` if no output has several classes, or it was not verified.
+        examples: How many examples were compared, 0 if it was not verified.
+        tolerance: What was allowed: `max_abs_error` as a fraction of the largest output; for a
+            quantised file, `relative_error`. `None` if it was not verified.
     """
 
     path: str
@@ -39,6 +51,11 @@ class ExportReport:
     batch_size: int | None
     max_abs_error: float | None
     prune_report: Any = None
+    quantization: str | None = None
+    relative_error: float | None = None
+    agreement: float | None = None
+    examples: int = 0
+    tolerance: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, ready for JSON."""
@@ -49,93 +66,60 @@ class ExportReport:
         return values
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """Where a file goes, and what kind of file.
+def write(model: keras.Model, target: Target, calibration_data: Any = None) -> ExportReport:
+    """Writes a model without gates beside its target, compares, and moves it into place.
 
-    Attributes:
-        path: The file or folder.
-        format: `"litert"` or `"saved_model"`.
-        batch_size: Size of the batch axis, `None` where it is free.
+    Args:
+        model: A built Keras model.
+        target: From `target_of`.
+        calibration_data: See `keras_sbp.export`.
+
+    Returns:
+        An `ExportReport`.
     """
-
-    path: pathlib.Path
-    format: str
-    batch_size: int | None
-
-
-def target_of(
-    path: str | os.PathLike[str], format: str | None, batch_size: int | str | None, overwrite: bool
-) -> Target:
-    """Checks what `keras_sbp.export` was given; see there.
-
-    Raises:
-        ImportError: If TensorFlow is not installed.
-        ValueError: If the path does not fit the format, or the batch size is none.
-        OSError: If the path exists and `overwrite` is false.
-    """
-    path = pathlib.Path(path)
-    format = _format_of(path, format)
-    batch_size = _batch_size(batch_size, format)
-    check_target(path, folder=format == "saved_model", overwrite=overwrite)
-    require_tensorflow()
-    return Target(path, format, batch_size)
-
-
-def write(model: keras.Model, target: Target, *, verify: bool) -> ExportReport:
-    """Writes a model without gates beside its target, compares, and moves it into place."""
+    form, how = target.format, target.quantization
     specs = input_specs(model, target.batch_size)
-    batch_size = keras.tree.flatten(specs)[0].shape[0]
-    format = target.format
+    data = None if calibration_data is None else batches_of(specs, calibration_data)
+    refuse_loops(model, specs, how)
+    options = {}
+    if form.name == "litert":
+        options = converter_options(how, target.integer_io, data or ())
     with staged(target.path) as written:
-        if format == "litert":
-            # The converter insists on the suffix in lower case.
-            raw = written.with_suffix(".tflite")
-            to_litert(float32_twin(model), str(raw), specs)
-            raw.rename(written)
-        else:
-            to_saved_model(model, str(written), specs)
-        error = max_abs_error(model, specs, str(written), format) if verify else None
-        ops = op_names(written) if format == "litert" else ()
-        size = _size(written)
-    return ExportReport(str(target.path), format, size, ops, batch_size, error)
+        # Keras insists on the suffix in lower case.
+        raw = written.with_suffix(form.suffix) if form.suffix else written
+        quantized(lambda: convert(model, str(raw), form, specs, options), raw, model.name, how)
+        found = None
+        if target.verify:
+            found = compare(model, specs, load(raw, form), data, how)
+        ops, size = _ops(raw, form), size_of(written if form.folder else written.parent)
+        raw.rename(written)
+    return ExportReport(
+        path=str(target.path),
+        format=form.name,
+        bytes=size,
+        ops=ops,
+        batch_size=keras.tree.flatten(specs)[0].shape[0],
+        quantization=how,
+        **(dataclasses.asdict(found) if found else {"max_abs_error": None}),
+    )
 
 
-def _format_of(path: pathlib.Path, format: str | None) -> str:
-    suffix = path.suffix.lower()
-    if format not in (None, "litert", "saved_model"):
-        raise ValueError(
-            f"Unknown export format: expected 'litert', 'saved_model' or None, received {format!r}."
-        )
-    if format is None and suffix not in ("", ".tflite"):
-        raise ValueError(
-            f"Cannot tell the export format of '{path}': expected the suffix '.tflite' (LiteRT) or "
-            f"none (SavedModel folder), received '{path.suffix}'. For a folder with a dot in its "
-            "name pass format='saved_model'."
-        )
-    if format == "litert" and suffix != ".tflite":
-        raise ValueError(
-            f"A LiteRT file must end in '.tflite', received '{path}'. Change the path, or pass "
-            "format='saved_model'."
-        )
-    if format == "saved_model" and suffix in (".tflite", ".keras", ".h5", ".onnx"):
-        raise ValueError(
-            f"A SavedModel is a folder, expected a path without suffix, received '{path}'."
-        )
-    return format or ("litert" if suffix else "saved_model")
-
-
-def _batch_size(batch_size: int | None | str, format: str) -> int | None:
-    if batch_size == "auto":
-        return 1 if format == "litert" else None
-    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-    if batch_size is not None and not (whole and batch_size > 0):
-        raise ValueError(
-            f"`batch_size` must be 'auto', None or a positive integer, received {batch_size!r}."
-        )
-    return batch_size
-
-
-def _size(path: pathlib.Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
+def size_of(path: str | os.PathLike[str]) -> int:
+    """Size in bytes of a file, or of all files in a folder; of OpenVINO, of both files."""
+    path = pathlib.Path(path)
+    files = list(path.rglob("*")) if path.is_dir() else [path]
+    if path.suffix.lower() == ".xml":
+        files.append(path.with_suffix(".bin"))
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _ops(path: pathlib.Path, form: Format) -> tuple[str, ...]:
+    if form.name == "litert":
+        return op_names(path)
+    if form.name == "onnx":
+        nodes = require("onnx", "Reading an ONNX file").load(str(path)).graph.node
+        return tuple(node.op_type for node in nodes)
+    if form.name == "openvino":
+        core = require("openvino", "Reading an OpenVINO model").Core()
+        return tuple(op.get_type_name() for op in core.read_model(str(path)).get_ordered_ops())
+    return ()

@@ -21,8 +21,9 @@ class Budget(Rule):
     Units of all layers are ranked together, by importance per cost. A unit's
     cost is what its layers would get cheaper by if it went now: it falls as
     units of the layers beside it go. Importance that means something within
-    a layer only, such as a weight norm, counts relative to what is left there. One unit of each group stays in any case,
-    and so do units whose importance the base does not know.
+    a layer only, such as a weight norm, counts relative to what is left there.
+    One unit of each group stays in any case, and so do units whose importance
+    the base does not know.
 
     What remains is what `prune()` really leaves, not an estimate. It is at
     most the fraction, and one unit more would be too much.

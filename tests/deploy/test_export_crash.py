@@ -19,7 +19,7 @@ import importlib.util, os, pathlib, shutil, signal, sys
 spec = importlib.util.spec_from_file_location("atomic", sys.argv[1])
 atomic = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(atomic)
-target, folder, fatal = pathlib.Path(sys.argv[2]), sys.argv[3] == "folder", int(sys.argv[4])
+target, kind, fatal = pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 calls = 0
 
 def deadly(function):
@@ -36,13 +36,15 @@ for name in ("fsync", "rename", "replace", "rmdir", "unlink"):
 shutil.rmtree = deadly(shutil.rmtree)
 
 with atomic.staged(target) as written:
-    if folder:
+    if kind == "folder":
         written.mkdir()
         (written / "saved_model.pb").write_text("new")
         (written / "variables").mkdir()
         deadly(lambda: None)()
         (written / "variables" / "v").write_text("new")
     else:
+        if kind == "pair":
+            written.with_suffix(".bin").write_text("new")
         with open(written, "w") as file:
             file.write("n")
             file.flush()
@@ -58,6 +60,8 @@ def _old(target: pathlib.Path, kind: str) -> None:
         (target / "variables" / "v").write_text("old")
     else:
         target.write_text("old")
+        if kind == "pair":
+            target.with_suffix(".bin").write_text("old")
 
 
 def _state(target: pathlib.Path, kind: str) -> str:
@@ -65,11 +69,14 @@ def _state(target: pathlib.Path, kind: str) -> str:
         return "none"
     if kind == "file":
         return target.read_text()
-    texts = {(target / name).read_text() for name in ("saved_model.pb", "variables/v")}
+    files = [target / "saved_model.pb", target / "variables" / "v"]
+    if kind == "pair":
+        files = [target, target.with_suffix(".bin")]
+    texts = {path.read_text() for path in files}
     return texts.pop() if len(texts) == 1 else "mixed"
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "pair"])
 @pytest.mark.parametrize("existing", [True, False], ids=["over_an_old_one", "fresh"])
 def test_killed_at_every_step(tmp_path, kind, existing):
     states = []
@@ -85,19 +92,21 @@ def test_killed_at_every_step(tmp_path, kind, existing):
             break
         assert code == -signal.SIGKILL
     assert states[-1] == "new"
-    assert [p.name for p in target.parent.iterdir()] == ["model"]
+    left = {"model", "model.bin"} if kind == "pair" else {"model"}
+    assert {p.name for p in target.parent.iterdir()} == left
     assert len(states) > 3, "the process was not killed often enough to show anything"
-    # Only a folder over an old one has a moment with none: two renames cannot be one.
+    # Over an old one, only what takes more than one rename has a moment with none.
     if existing:
-        assert set(states) <= ({"old", "none", "new"} if kind == "folder" else {"old", "new"})
-        assert states.count("none") <= 1
+        assert set(states) <= ({"old", "new"} if kind == "file" else {"old", "none", "new"})
+        assert states.count("none") <= {"file": 0, "folder": 1, "pair": 3}[kind]
     else:
         assert set(states) <= {"none", "new"}
 
 
 @pytest.mark.tensorflow
-def test_export_killed_before_the_last_step(tmp_path):
-    target = tmp_path / "m.tflite"
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.keras"])
+def test_export_killed_before_the_last_step(tmp_path, name):
+    target = tmp_path / name
     target.write_text("old")
     child = (
         "import keras, os, signal\n"

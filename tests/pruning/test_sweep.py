@@ -63,7 +63,6 @@ def test_pareto() -> None:
 
 
 def test_picture(tmp_path) -> None:
-    pytest.importorskip("matplotlib")
     result = keras_sbp.sweep(compiled(), [L1Norm(0.5), Random(0.5)], (X, Y), verbose=0)
     figure = result.plot(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000

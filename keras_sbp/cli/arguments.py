@@ -1,0 +1,75 @@
+"""Arguments that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import Any
+
+
+def add_command(
+    commands: argparse._SubParsersAction, name: str, *, help: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Declares a command whose help ends with examples."""
+    return commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog="examples:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Declares the model to read."""
+    parser.add_argument("model", metavar="MODEL", help="a .keras file; it is loaded in safe mode")
+
+
+def add_target(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:
+    """Declares the file to write."""
+    parser.add_argument("-o", "--output", required=True, metavar=metavar, help=help)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Declares the output for scripts."""
+    parser.add_argument(
+        "--json", action="store_true", help="write one JSON object to the standard output"
+    )
+
+
+def positive(text: str) -> int:
+    """An integer above 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, received {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number above 0, at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0 and at most 1, received {text}"
+        )
+    return value
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("expected names with commas between them")
+    return found
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those options that are not None, so that the library's defaults hold for the others."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,121 @@
+"""Timing models in turns, so that what else the machine does falls on all of them alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from keras_sbp.deploy.runtimes import Inputs, Runtime
+from keras_sbp.deploy.signature import FREE_AXIS
+
+_LOADS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Timings:
+    """Times in seconds, one column per model.
+
+    Attributes:
+        calls: Time per call, `(turns, models)`; a row is one round of turns.
+        loads: Time to load, `(loads, models)`.
+    """
+
+    calls: np.ndarray
+    loads: np.ndarray
+
+
+def take_turns(
+    loaders: Sequence[Callable[[], Runtime]],
+    *,
+    rounds: int,
+    warmup: int,
+    min_round_s: float,
+    batch_size: int = 1,
+) -> Timings:
+    """Time models in turns: A, B, C, A, B, C, ...
+
+    Args:
+        loaders: One function per model that loads it.
+        rounds: Number of turns each model gets, at least.
+        warmup: Calls of each model before the first timed one, after each loading.
+        min_round_s: Shortest time of one turn; a fast model is called several times in a turn,
+            so that the clock's own cost does not matter.
+        batch_size: Size of the first axis of inputs that leave it free.
+
+    Returns:
+        The `Timings`.
+    """
+    # Where an interpreter's weights land in memory is luck, and worth up to a factor of two for
+    # large ones. So all are loaded anew several times, and medians are taken over all.
+    share = -(-rounds // _LOADS)
+    calls, loads = [], []
+    for _ in range(_LOADS):
+        models, seconds = zip(*(_loaded(load) for load in loaders), strict=True)
+        loads.append(seconds)
+        for model in models:
+            model.set_inputs(random_inputs(model.inputs, batch_size))
+        calls.append(_turns(models, share, warmup, min_round_s))
+    return Timings(np.concatenate(calls), np.array(loads))
+
+
+def random_inputs(inputs: Inputs, batch_size: int) -> dict[str, np.ndarray]:
+    """Random values for every input of a model, the same ones for the same shapes.
+
+    Args:
+        inputs: Shapes (-1 where free) and dtypes by name.
+        batch_size: Size of the first axis where it is free; other free axes get 32.
+
+    Returns:
+        A dict from input name to array.
+    """
+    return {name: _random(shape, dtype, batch_size) for name, (shape, dtype) in inputs.items()}
+
+
+def check_batch_size(inputs: Mapping[str, tuple], batch_size: int, path: str) -> None:
+    """Refuse a file whose batch size is fixed at another value.
+
+    Raises:
+        ValueError: If it is.
+    """
+    for name, (shape, _) in inputs.items():
+        if shape and shape[0] not in (-1, batch_size):
+            raise ValueError(
+                f"Input '{name}' of '{path}' has the fixed batch size {shape[0]}, expected "
+                f"{batch_size} or a free one. Measure with batch_size={shape[0]}, or export the "
+                f"model with batch_size={batch_size} or None."
+            )
+
+
+def _loaded(load: Callable[[], Runtime]) -> tuple[Runtime, float]:
+    start = time.perf_counter()
+    model = load()
+    return model, time.perf_counter() - start
+
+
+def _turns(models: Sequence[Runtime], rounds: int, warmup: int, min_round_s: float) -> np.ndarray:
+    counts = []
+    for model in models:
+        _time(model, warmup)
+        counts.append(max(1, round(min_round_s / _time(model, warmup))))
+    return np.array(
+        [[_time(m, n) for m, n in zip(models, counts, strict=True)] for _ in range(rounds)]
+    )
+
+
+def _time(model: Runtime, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        model.invoke()
+    return (time.perf_counter() - start) / calls
+
+
+def _random(shape: tuple[int, ...], dtype: np.dtype, batch_size: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    free = (batch_size, *(FREE_AXIS for _ in shape[1:]))
+    shape = tuple(f if n < 0 else n for n, f in zip(shape, free, strict=False))
+    if dtype.kind == "f":
+        return rng.random(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)

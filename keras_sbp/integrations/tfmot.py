@@ -1,0 +1,227 @@
+"""To tensorflow-model-optimization, which works on tf_keras (Keras 2) models only."""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sbp.deploy.precision import compute_dtypes
+from keras_sbp.graph import trace
+from keras_sbp.graph.keras_internals import input_layer
+from keras_sbp.graph.program import Cast, Graph, Op, Tensor, is_tensor
+from keras_sbp.integrations import tf_keras_layers, tf_keras_ops
+from keras_sbp.integrations.unsupported import UnsupportedLayerError
+from keras_sbp.pruning.verify import TOLERANCE
+
+__all__ = ["UnsupportedLayerError", "import_tfmot", "quantize_model", "to_tf_keras"]
+
+_VARIABLE = "TF_USE_LEGACY_KERAS"
+_EXAMPLES = 4
+
+
+def import_tfmot() -> types.ModuleType:
+    """Imports tensorflow-model-optimization without what it does to the process.
+
+    Its own import sets the environment variable `TF_USE_LEGACY_KERAS`, and thereby turns
+    `tf.keras` into Keras 2 for whatever comes later, child processes included. Here the variable
+    is left as it was, and `tf.keras` is what it would have been.
+
+    Returns:
+        The module `tensorflow_model_optimization`.
+
+    Raises:
+        ImportError: It is not installed, or its versions do not fit each other.
+
+    Example:
+
+    ```python
+    tfmot = keras_sbp.integrations.tfmot.import_tfmot()
+    sparse = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(small))
+    ```
+    """
+    before = os.environ.get(_VARIABLE)
+    try:
+        import tensorflow as tf
+
+        getattr(tf.keras, "version", None)  # tf.keras is chosen when it is first looked at
+        import tensorflow_model_optimization as tfmot
+    except ImportError as error:
+        raise _not_installed("tensorflow-model-optimization") from error
+    finally:
+        os.environ.pop(_VARIABLE, None)
+        if before is not None:
+            os.environ[_VARIABLE] = before
+    return tfmot
+
+
+def to_tf_keras(model: keras.Model, *, verify: bool = True) -> Any:
+    """Turns a model of stock layers into the same tf_keras (Keras 2) model.
+
+    tensorflow-model-optimization takes tf_keras models only. With this, its quantisation-aware
+    training, weight clustering and sparsity follow after pruning.
+
+    The result is functional and flat, and not compiled. Layers keep their names, weights,
+    regularizers, constraints and trainable flags; initializers are not needed any more and are
+    the default ones. Operations of `keras.ops` become layers where there is one (`Add`,
+    `Activation`), and tf_keras's wrappers of TensorFlow's functions elsewhere. The given model
+    is not changed.
+
+    Args:
+        model: A built model without gates, usually from `keras_sbp.prune`.
+        verify: Whether to compare both models on random inputs: the difference may be
+            1e-5 of the largest output, or 1e-5 if that is below 1.
+
+    Returns:
+        A `tf_keras.Model` with the inputs and outputs of `model`.
+
+    Raises:
+        ImportError: tf_keras is not installed.
+        TypeError: `model` is not a Keras model.
+        UnsupportedLayerError: A layer has no counterpart in tf_keras, or none that is known. It
+            is a `ValueError`.
+        RuntimeError: The outputs differ.
+
+    Example:
+
+    ```python
+    small, report = keras_sbp.prune(model)
+    legacy = keras_sbp.integrations.tfmot.to_tf_keras(small)
+    ```
+    """
+    try:
+        import tf_keras
+    except ImportError as error:
+        raise _not_installed("tf_keras") from error
+    graph = trace(model, unfold_layers=False)
+    inputs = [_input(tf_keras, x) for x in keras.tree.flatten(graph.input_structure)]
+    values: dict[Tensor, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    layers: dict[int, Any] = {}
+    for op in graph.ops:
+        results = keras.tree.flatten(_call(op, values, layers))
+        values.update(zip(op.outputs, results, strict=True))
+    twin = tf_keras.Model(
+        keras.tree.pack_sequence_as(graph.input_structure, inputs),
+        keras.tree.pack_sequence_as(
+            graph.output_structure, [values[tensor] for tensor in graph.outputs]
+        ),
+        name=model.name,
+    )
+    if verify:
+        _compare(graph, model, twin)
+    return twin
+
+
+def quantize_model(model: Any) -> Any:
+    """Makes a model aware of its quantisation, as tfmot's function of this name does.
+
+    In addition, it takes models with the selections of units and the constant factors (`Rescaling`)
+    that pruning may leave, on which tfmot's own function stops.
+
+    Args:
+        model: A functional `tf_keras.Model`, from `to_tf_keras`.
+
+    Returns:
+        A new `tf_keras.Model`, to be compiled, trained and converted to LiteRT.
+
+    Raises:
+        ImportError: tensorflow-model-optimization is not installed.
+        RuntimeError: It does not support a layer of the model, or an order of layers.
+
+    Example:
+
+    ```python
+    aware = keras_sbp.integrations.tfmot.quantize_model(to_tf_keras(small))
+    aware.compile("adam", "sparse_categorical_crossentropy")
+    aware.fit(x, y)
+    ```
+    """
+    quantization = import_tfmot().quantization.keras
+    import tf_keras
+
+    from keras_sbp.integrations.take import take_layer, without_weights
+
+    new_range = {take_layer(): False, tf_keras.layers.Rescaling: True}
+    config = without_weights()
+
+    def annotated(layer: Any) -> Any:
+        if type(layer) in new_range:
+            return quantization.quantize_annotate_layer(layer, config(new_range[type(layer)]))
+        return layer
+
+    with quantization.quantize_scope({config.__name__: config, "Take": take_layer()}):
+        marked = tf_keras.models.clone_model(model, clone_function=annotated)
+        return quantization.quantize_apply(quantization.quantize_annotate_model(marked))
+
+
+def _input(tf_keras: Any, tensor: keras.KerasTensor) -> Any:
+    batch_size, *shape = tensor.shape
+    name = input_layer(tensor).name
+    return tf_keras.Input(tuple(shape), batch_size=batch_size, dtype=tensor.dtype, name=name)
+
+
+def _call(op: Op, values: Mapping[Tensor, Any], layers: dict[int, Any]) -> Any:
+    """Calls the counterpart of an operation; what has weights is made once."""
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: values[leaf] if is_tensor(leaf) else _plain(leaf), (op.args, op.kwargs)
+    )
+    if isinstance(op.operation, Cast):
+        return tf_keras_ops.cast(args[0], op.operation.dtype)
+    if not isinstance(op.operation, keras.layers.Layer):
+        return tf_keras_ops.call(op, args, kwargs)
+    unusual = [f"{k}={v!r}" for k, v in kwargs.items() if v is not None and v is not False]
+    if unusual:
+        raise UnsupportedLayerError(op.operation, f"it is called with {', '.join(unusual)}")
+    first_call = id(op.operation) not in layers
+    if first_call:
+        layers[id(op.operation)] = tf_keras_layers.counterpart(op.operation)
+    layer = layers[id(op.operation)]
+    result = layer(*args)
+    if first_call:
+        tf_keras_layers.copy_weights(op.operation, layer)
+    return result
+
+
+def _plain(leaf: Any) -> Any:
+    """Arrays of the backend as NumPy's."""
+    if keras.ops.is_tensor(leaf) or isinstance(leaf, keras.Variable):
+        return keras.ops.convert_to_numpy(leaf)
+    return leaf
+
+
+def _compare(graph: Graph, model: keras.Model, twin: Any) -> None:
+    narrow = [TOLERANCE[d] for d in ("float16", "bfloat16") if d in compute_dtypes(model)]
+    tolerance = max([TOLERANCE["float32"], *narrow])
+    rng = np.random.default_rng(0)
+    flat = [_random(rng, x) for x in keras.tree.flatten(graph.input_structure)]
+    inputs = keras.tree.pack_sequence_as(graph.input_structure, flat)
+    expected = keras.tree.flatten(model(inputs, training=False))
+    received = keras.tree.flatten(twin(inputs, training=False))
+    for tensor, old, new in zip(twin.outputs, expected, received, strict=True):
+        old = keras.ops.convert_to_numpy(old).astype(np.float64)
+        error = np.max(np.abs(old - np.asarray(new, np.float64)), initial=0.0)
+        allowed = tolerance * max(1.0, np.max(np.abs(old), initial=0.0))
+        if not error <= allowed:
+            raise RuntimeError(
+                f"Output '{tensor.name}' of the tf_keras model differs from that of '{model.name}' "
+                f"by {error:.1e} on random inputs. Expected at most {allowed:.1e}. A layer means "
+                "something else in Keras 2: compare them layer by layer."
+            )
+
+
+def _random(rng: np.random.Generator, tensor: keras.KerasTensor) -> np.ndarray:
+    batch_size, *sizes = tensor.shape
+    shape = (batch_size or _EXAMPLES, *(size or 32 for size in sizes))
+    if "float" in tensor.dtype:
+        return rng.normal(size=shape).astype(tensor.dtype)
+    return rng.integers(0, 2, shape).astype(tensor.dtype)
+
+
+def _not_installed(package: str) -> ImportError:
+    return ImportError(
+        f"{package} is needed and cannot be imported. Install it: pip install 'keras-sbp[tfmot]'"
+    )
