@@ -9,6 +9,7 @@ example. The efficiency is the speed-up divided by how many times fewer multiply
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -50,11 +51,18 @@ def measure(name: str) -> list[dict]:
     keras.utils.set_random_seed(0)
     model = NETWORKS[name]()
     yardstick = LatencyYardstick(model)
+    # Residual streams can shrink, too; without that, MobileNetV2 keeps 28 % at least.
+    model = keras_sbp.insert_sbp(
+        model, tie_residual=True, mu_initializer=1.0, log_sigma_initializer=-20.0
+    )
     rows = []
     for fraction in FRACTIONS:
         rule = keras_sbp.Budget(macs=fraction, base=keras_sbp.L2Norm())
         for multiple in MULTIPLES:
-            small, report = keras_sbp.prune(model, rule, round_to=multiple, verify=False)
+            try:
+                small, report = keras_sbp.prune(model, rule, round_to=multiple, verify=False)
+            except ValueError:  # widths of 16 may be too much for the budget
+                continue
             fewer = report.macs_before / report.macs_after
             faster = 1 / yardstick.fraction(small)
             rows.append(
@@ -71,19 +79,19 @@ def measure(name: str) -> list[dict]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints and writes the file."""
+    """Measures, prints and writes the file; other networks' rows stay in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     options = parser.parse_args(arguments)
     console = Console()
-    rows = []
+    rows = json.loads(JSON.read_text())["rows"] if JSON.exists() else []
     for name in track(options.networks, "measuring", console=console):
-        rows += measure(name)
+        rows = [row for row in rows if row["network"] != name] + measure(name)
+        write_json(JSON, {"versions": versions(), "machine": machine(), "rows": rows})
     table = Table("network", "MACs wanted", "rounded to", "fewer MACs", "faster", "efficiency")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     console.print(table)
-    write_json(JSON, {"versions": versions(), "machine": machine(), "rows": rows})
     return 0
 
 

@@ -100,6 +100,7 @@ class Budget(Rule):
             lambda number: network.remaining(self.what, keep_after(number)),
             self.fraction,
             len(order),
+            network.round_to,
         )
         return keep_after(removed)
 
@@ -161,7 +162,7 @@ def _key(importance: float, cost: float) -> float:
     return importance / cost if cost > 0 else np.inf
 
 
-def _fewest(remaining: Callable[[int], float], target: float, most: int) -> int:
+def _fewest(remaining: Callable[[int], float], target: float, most: int, round_to: int) -> int:
     """The smallest number of removed units with which the budget is met, by bisection.
 
     Raises:
@@ -171,9 +172,10 @@ def _fewest(remaining: Callable[[int], float], target: float, most: int) -> int:
         return 0
     least = remaining(most)
     if least > target:
+        rounded = f" (rounded up to multiples of {round_to})" if round_to > 1 else ""
         raise ValueError(
-            f"The budget cannot be met: without any unit that may go, {least:.1%} remain. "
-            f"Expected at most {target:.1%}. One unit of each group stays, and so do units of "
+            f"The budget cannot be met: without any unit that may go{rounded}, {least:.1%} "
+            f"remain. Expected at most {target:.1%}. One unit of each group stays, and so do units of "
             "which the rule knows nothing. Allow more, use another base, or put gates on more "
             "layers (keras_sbp.insert_sbp with tie_residual=True gates residual streams too)."
         )
