@@ -175,8 +175,8 @@ def _fewest(remaining: Callable[[int], float], target: float, most: int, round_t
         rounded = f" (rounded up to multiples of {round_to})" if round_to > 1 else ""
         raise ValueError(
             f"The budget cannot be met: without any unit that may go{rounded}, {least:.1%} "
-            f"remain. Expected at most {target:.1%}. One unit of each group stays, and so do units of "
-            "which the rule knows nothing. Allow more, use another base, or put gates on more "
+            f"remain. Expected at most {target:.1%}. One unit of each group stays, and so do units "
+            "of which the rule knows nothing. Allow more, use another base, or put gates on more "
             "layers (keras_sbp.insert_sbp with tie_residual=True gates residual streams too)."
         )
     too_few, enough = 0, most
