@@ -141,13 +141,21 @@ def _declared_weights(path: pathlib.Path, config: Any) -> int:
     try:
         # Variables that are made in this scope have a shape, and no value.
         with keras.StatelessScope(initialize_variables=False):
-            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            model = keras.saving.deserialize_keras_object(_uncompiled(config), safe_mode=True)
             weights = model.weights
     except Exception as error:  # whatever the content makes Keras stumble over
         raise _cannot_load(path, error) from error
     finally:
         keras.utils.clear_session()  # Keras would give them their values the next time.
     return sum(math.prod(weight.shape) for weight in weights)
+
+
+def _uncompiled(config: Any) -> Any:
+    """The config without what models were compiled with: optimizers make variables at once."""
+    if isinstance(config, dict):
+        kept = {key: value for key, value in config.items() if key != "compile_config"}
+        return {key: _uncompiled(value) for key, value in kept.items()}
+    return [_uncompiled(value) for value in config] if isinstance(config, list) else config
 
 
 def _cannot_load(path: pathlib.Path, error: Exception) -> UsageError:

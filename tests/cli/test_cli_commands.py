@@ -223,3 +223,15 @@ def test_numbers_that_json_does_not_know_are_null(capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"a": [None, 1.5, None], "b": [2, None]}
     assert captured.err == "noise"
+
+
+def test_a_fitted_model_is_loaded(tmp_path, capsys):
+    """Its file tells what the model was compiled with, and holds the optimizer's variables."""
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(8, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+    model.compile(keras.optimizers.AdamW(1e-3), "mse", metrics=["mae"])
+    model.fit(np.ones((4, 6)), np.ones((4, 3)), verbose=0)
+    model.save(tmp_path / "fitted.keras")
+    run("insert", tmp_path / "fitted.keras", "-o", tmp_path / "gated.keras")
+    assert answer(capsys, "inspect", tmp_path / "gated.keras")["gates"][0]["units"] == 8

@@ -156,6 +156,13 @@ def test_budget_that_cannot_be_met() -> None:
         keras_sbp.prune(network(), Budget(macs=0.001, base=L2Norm()))
 
 
+def test_budget_that_rounding_keeps_from_being_met() -> None:
+    rule = Budget(macs=0.2, base=L2Norm())
+    keras_sbp.prune(network(), rule)
+    with pytest.raises(ValueError, match="multiples of 16"):
+        keras_sbp.prune(network(), rule, round_to=16)
+
+
 def gated() -> Model:
     model = keras_sbp.insert_sbp(network())
     for gate in find_gates(model):
