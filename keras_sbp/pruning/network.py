@@ -16,6 +16,7 @@ from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_existing_branch_gates
+from keras_sbp.pruning.constant import constant_tensors
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gate_cost import shares
 from keras_sbp.pruning.gate_gradients import squared_gradients
@@ -103,9 +104,12 @@ class ProgramNetwork(Network):
 
     def remaining(self, what: str, keep: Decisions) -> float:
         """Returns the fraction that a network with these decisions really has, or takes."""
-        small = self._pruned(
-            {group: kept & self._gates[group].alive for group, kept in keep.items()}
-        )
+        keep = {group: kept & self._gates[group].alive for group, kept in keep.items()}
+        decided = with_decisions(self.graph, {self._gates[g]: kept for g, kept in keep.items()})
+        analysis = analyse(decided)
+        if not constant_tensors(decided, analysis).isdisjoint(decided.outputs):
+            return 0.0
+        small = rebuild(decided, analysis)[0]
         if what == "latency":
             return self._yardstick.fraction(small)
         return _total(small, what) / _total(self._whole, what)
@@ -133,21 +137,19 @@ class ProgramNetwork(Network):
     @functools.cached_property
     def _whole(self) -> keras.Model:
         """The network with all units, and without gates."""
-        return self._pruned({group: np.ones(group.units, bool) for group in self.groups})
+        everything = {gate: np.ones(gate.units, bool) for gate in self._gates.values()}
+        decided = with_decisions(self.graph, everything)
+        return rebuild(decided, analyse(decided))[0]
 
     @functools.cached_property
     def _yardstick(self) -> LatencyYardstick:
         return LatencyYardstick(self._whole)
 
-    def _pruned(self, keep: Decisions) -> keras.Model:
-        decided = with_decisions(self.graph, {self._gates[g]: kept for g, kept in keep.items()})
-        return rebuild(decided, analyse(decided))[0]
-
 
 def _group(gate: SBPLayer, has_posterior: bool) -> UnitGroup:
     if not has_posterior:
-        return UnitGroup(gate.name, gate.units)
-    return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule)
+        return UnitGroup(gate.name, gate.units, is_branch=gate.axis == ())
+    return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule, gate.axis == ())
 
 
 def _costs_by_op(graph: Graph, what: str) -> list[int]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_sbp.graph import Analysis, Graph, Scale, Tensor, analyse, find_gates, trace
+from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
-from keras_sbp.graph.units import wholly_constant
+from keras_sbp.pruning.constant import constant_tensors
 from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gated_copy import gated_copy
@@ -140,7 +140,7 @@ def _refuse_opaque(model: keras.Model, analysis: Analysis) -> None:
 
 
 def _refuse_constant_outputs(graph: Graph, analysis: Analysis) -> None:
-    constant = _constant_tensors(graph, analysis)
+    constant = constant_tensors(graph, analysis)
     outputs = keras.tree.flatten(graph.output_structure)
     for x, tensor in zip(outputs, graph.outputs, strict=True):
         if tensor not in constant:
@@ -161,14 +161,3 @@ def _refuse_constant_outputs(graph: Graph, analysis: Analysis) -> None:
             f"more, so there is nothing left to prune to. Expected at least one unit to stay on "
             f"every path. {cause}"
         )
-
-
-def _constant_tensors(graph: Graph, analysis: Analysis) -> set[Tensor]:
-    """What does not depend on the input: constants, and whatever is computed from them alone."""
-    constant: set[Tensor] = set()
-    for op in graph.ops:
-        computed_from_constants = all(tensor in constant for tensor in op.inputs)
-        for tensor in op.outputs:
-            if computed_from_constants or wholly_constant(analysis.known[tensor]) is not None:
-                constant.add(tensor)
-    return constant

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -21,9 +22,10 @@ class Budget(Rule):
     Units of all layers are ranked together, by importance per cost. A unit's
     cost is what its layers would get cheaper by if it went now: it falls as
     units of the layers beside it go. Importance that means something within
-    a layer only, such as a weight norm, counts relative to what is left there.
-    One unit of each group stays in any case, and so do units whose importance
-    the base does not know.
+    a layer only, such as a weight norm, counts relative to what is left there;
+    units that several layers make count once for each. One unit of each group
+    stays in any case, but for branches, and so do units whose importance the
+    base does not know.
 
     What remains is what `prune()` really leaves, not an estimate. It is at
     most the fraction, and one unit more would be too much.
@@ -87,8 +89,15 @@ class Budget(Rule):
         """Returns the largest network within the budget."""
         importance = self.importance(network)
         costs = network.costs("params" if self.what == "params" else "macs")
-        numbers = [importance[group] for group in network.groups]
-        order = removal_order(numbers, costs, relative=self.base.is_relative)
+        layers = None
+        if self.base.is_relative:
+            layers = [max(1, len(network.kernels(group))) for group in network.groups]
+        order = removal_order(
+            [importance[group] for group in network.groups],
+            costs,
+            layers=layers,
+            last_stays=[not group.is_branch for group in network.groups],
+        )
 
         def keep_after(removed: int) -> dict[UnitGroup, np.ndarray]:
             keep = {group: np.ones(group.units, bool) for group in network.groups}
@@ -110,9 +119,13 @@ class Budget(Rule):
 
 
 def removal_order(
-    importance: list[np.ndarray], costs: Costs, *, relative: bool = False
+    importance: Sequence[np.ndarray],
+    costs: Costs,
+    *,
+    layers: Sequence[int] | None = None,
+    last_stays: Sequence[bool] | None = None,
 ) -> list[tuple[int, int]]:
-    """Returns (group number, unit) in the order in which units are to go, all but one per group.
+    """Returns (group number, unit) in the order in which units are to go.
 
     Always next is the unit with the least importance per cost. Where the importance is negative,
     removal is a gain, and the unit with the largest product of gain and cost goes first.
@@ -120,21 +133,27 @@ def removal_order(
     Args:
         importance: of each group's units; NaN for those that stay.
         costs: with all units there.
-        relative: divides importance by the sum over the units that are left in the group. A
-            network is a product of layers: where one loses units, those of its neighbours get
-            cheaper, and it alone would go on losing them if what is left were not worth more.
+        layers: by how many layers each group's units are made. The importance is then divided by
+            its sum over the units that are left in the group, and counts once for each of these
+            layers. A network is a product of layers: where one loses units, those of its
+            neighbours get cheaper, and it alone would go on losing them if what is left were not
+            worth more. None takes the importance as it is.
+        last_stays: for each group, whether one unit stays; None means always.
     """
-    waiting = [_removable(each) for each in importance]
+    relative = layers is not None
+    layers = np.ones(len(importance)) if layers is None else layers
+    last_stays = [True] * len(importance) if last_stays is None else last_stays
+    waiting = [_removable(*each) for each in zip(importance, last_stays, strict=True)]
     left = np.array([np.nansum(each) if relative else 1.0 for each in importance])
     gone = np.zeros(len(importance))
     order = []
     while any(len(units) for units in waiting):
         rest = 1.0 - costs.shares * gone[:, None]
-        layers = costs.layers * rest.prod(0)
+        now = costs.layers * rest.prod(0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            unit_costs = np.nansum(np.where(rest > 0, layers * costs.shares / rest, 0.0), 1)
+            unit_costs = np.nansum(np.where(rest > 0, now * costs.shares / rest, 0.0), 1)
         keys = [
-            _key(importance[number][units[0]] / (left[number] or 1.0), cost)
+            _key(layers[number] * importance[number][units[0]] / (left[number] or 1.0), cost)
             if len(units)
             else np.inf
             for number, (units, cost) in enumerate(zip(waiting, unit_costs, strict=True))
@@ -150,10 +169,10 @@ def removal_order(
     return order
 
 
-def _removable(importance: np.ndarray) -> np.ndarray:
-    """The units from the least important on; one stays, and so do those that are not known."""
+def _removable(importance: np.ndarray, last_stays: bool) -> np.ndarray:
+    """The units from the least important on; those that are not known stay."""
     ranked = np.argsort(importance, kind="stable")  # NaN last
-    return ranked[: min(np.count_nonzero(~np.isnan(importance)), importance.size - 1)]
+    return ranked[: min(np.count_nonzero(~np.isnan(importance)), importance.size - last_stays)]
 
 
 def _key(importance: float, cost: float) -> float:
@@ -166,24 +185,26 @@ def _fewest(remaining: Callable[[int], float], target: float, most: int, round_t
     """The smallest number of removed units with which the budget is met, by bisection.
 
     Raises:
-        ValueError: it is not met with all of them removed.
+        ValueError: it is not met with all of them removed, or only when nothing is left.
     """
+    remaining = functools.cache(remaining)  # latency is noisy: one answer per question
     if remaining(0) <= target:
         return 0
-    least = remaining(most)
-    if least > target:
-        rounded = f" (rounded up to multiples of {round_to})" if round_to > 1 else ""
-        raise ValueError(
-            f"The budget cannot be met: without any unit that may go{rounded}, {least:.1%} "
-            f"remain. Expected at most {target:.1%}. One unit of each group stays, and so do units "
-            "of which the rule knows nothing. Allow more, use another base, or put gates on more "
-            "layers (keras_sbp.insert_sbp with tie_residual=True gates residual streams too)."
-        )
     too_few, enough = 0, most
-    while enough - too_few > 1:
+    while enough - too_few > 1 and remaining(most) <= target:
         middle = (too_few + enough) // 2
         if remaining(middle) <= target:
             enough = middle
         else:
             too_few = middle
-    return enough
+    if 0.0 < remaining(enough) <= target:
+        return enough
+    least = remaining(enough) or remaining(too_few)
+    rounded = f" (rounded up to multiples of {round_to})" if round_to > 1 else ""
+    raise ValueError(
+        f"The budget cannot be met: without any unit that may go{rounded}, {least:.1%} remain. "
+        f"Expected at most {target:.1%}. One unit of each group stays, a branch without which an "
+        "output would be constant, and units of which the rule knows nothing. Allow more, use "
+        "another base, or put gates on more layers (keras_sbp.insert_sbp with tie_residual=True "
+        "gates residual streams too)."
+    )

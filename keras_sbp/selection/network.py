@@ -22,12 +22,14 @@ class UnitGroup:
         units: how many there are.
         posterior: of the gate, in NumPy float64; None in a network without gates.
         rule: the gate's own `PosteriorRule`; None in a network without gates.
+        is_branch: whether the gate governs a whole tensor, as one unit.
     """
 
     name: str
     units: int
     posterior: TruncatedLogNormal | None = None
     rule: Any = None
+    is_branch: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def remaining(self, what: str, keep: Decisions) -> float:
-        """Returns the fraction that pruning really leaves of `"macs"`, `"params"`, `"latency"`."""
+        """Returns the fraction that pruning really leaves of `"macs"`, `"params"`, `"latency"`.
+
+        0.0 where an output would not depend on the input any more: nothing is left to prune to.
+        """
 
     @abc.abstractmethod
     def input_change(

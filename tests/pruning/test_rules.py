@@ -171,6 +171,53 @@ def gated() -> Model:
     return model
 
 
+def branches() -> Model:
+    """Three residual branches, the second the most important, and 96 MACs beside them."""
+    x = inputs = Input((10,), name="image")
+    x = layers.Dense(8, "relu")(x)
+    for number in range(3):
+        y = layers.Dense(8)(layers.Dense(16, "relu", name=f"wide{number}")(x))
+        gate = keras_sbp.SBPLayer(axis=(), name=f"branch{number}")
+        x = layers.Add()([x, gate(y)])
+    model = randomise(Model(inputs, layers.Dense(2)(x)))
+    for number, mu in enumerate((-3.0, -1.0, -2.0)):
+        model.get_layer(f"branch{number}").set_posterior(mu, 0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("fraction", "left"), [(0.8, {"wide1", "wide2"}), (0.5, {"wide1"}), (0.2, set())]
+)
+def test_budget_takes_whole_branches(fraction: float, left: set[str]) -> None:
+    small, _ = keras_sbp.prune(branches(), Budget(macs=fraction))
+    assert {layer.name for layer in small.layers if layer.name.startswith("wide")} == left
+
+
+def test_budget_keeps_the_branch_without_which_nothing_is_left() -> None:
+    inputs = Input((10,), name="image")
+    parts = [keras_sbp.SBPLayer(axis=())(layers.Dense(8)(inputs)) for _ in range(2)]
+    model = randomise(Model(inputs, layers.Dense(2)(layers.Add()(parts))))
+    small, _ = keras_sbp.prune(model, Budget(macs=0.7))
+    assert sum(isinstance(layer, layers.Dense) for layer in small.layers) == 2
+    with pytest.raises(ValueError, match=r"cannot be met.* 54\.5% remain"):
+        keras_sbp.prune(model, Budget(macs=0.3))
+
+
+def test_budget_spares_a_stream_that_many_layers_write_to() -> None:
+    """Of filters alike, those of a residual stream are worth as many as layers write to it."""
+    x = inputs = Input((8, 8, 3), name="image")
+    x = layers.Conv2D(16, 1, name="stem")(x)
+    for number in range(3):
+        y = layers.Conv2D(16, 1, activation="relu", name=f"narrow{number}")(x)
+        x = layers.Add()([x, layers.Conv2D(16, 1, name=f"back{number}")(y)])
+    model = randomise(Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x))))
+    gated = keras_sbp.insert_sbp(model, tie_residual=True)
+    small, _ = keras_sbp.prune(gated, Budget(macs=0.3, base=L2Norm()))
+    kept = widths(small)
+    assert kept["stem"] >= 6
+    assert min(kept[f"narrow{number}"] for number in range(3)) >= 3
+
+
 def test_budget_over_posteriors_removes_first_what_the_rule_would() -> None:
     model = gated()
     natural, report = keras_sbp.prune(model)

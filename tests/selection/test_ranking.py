@@ -128,8 +128,22 @@ def test_what_costs_nothing_and_what_is_unknown_stays() -> None:
 def test_relative_importance_keeps_a_chain_in_balance() -> None:
     """Of equal units, the cheaper neighbour of a narrow layer must not be spared for ever."""
     network = Chain(8, 16)
-    order = removal_order([np.ones(8), np.ones(16)], network.costs("macs"), relative=True)
+    order = removal_order([np.ones(8), np.ones(16)], network.costs("macs"), layers=[1, 1])
     half = order[:12]
     first = sum(number == 0 for number, _ in half)
     assert 2 <= first <= 6
     assert len(order) == 22
+
+
+def test_units_of_several_layers_are_worth_as_many() -> None:
+    """A residual stream that four layers write to is not four times as cheap to lose."""
+    costs = Costs(np.array([100.0, 100.0]), np.array([[0.25, 0.0], [0.0, 0.25]]))
+    order = removal_order([np.ones(4), np.ones(4)], costs, layers=[1, 4])
+    assert [number for number, _ in order] == [0, 0, 0, 1, 1, 1]
+
+
+def test_the_one_unit_of_a_branch_may_go() -> None:
+    costs = Costs(np.array([100.0, 30.0]), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    importance = [np.array([1.0]), np.array([1.0])]
+    assert removal_order(importance, costs) == []
+    assert removal_order(importance, costs, last_stays=[False, True]) == [(0, 0)]
