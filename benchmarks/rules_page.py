@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import pathlib
 
+from benchmarks.markdown import put, table
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "rules.md"
 RESULTS = ROOT / "benchmarks" / "results"
+BY = "benchmarks/rules_page.py"
 REWEIGHTED = ", reweighted"
 
 
 def filled(page: str) -> str:
     """Returns the page with everything between its markers made from the results."""
     for study, tables in (("posteriors", _posteriors), ("input_change", _input_change)):
-        begin, end = f"<!-- {study}: by benchmarks/rules_page.py -->", f"<!-- end of {study} -->"
         results = json.loads((RESULTS / f"rules_{study}.json").read_text())
-        before, rest = page.split(begin)
-        _, after = rest.split(end)
-        page = f"{before}{begin}\n\n{tables(results)}\n{end}{after}"
+        page = put(page, study, tables(results), BY)
     return page
 
 
@@ -26,34 +26,33 @@ def _posteriors(results: dict) -> str:
     """Accuracy by the rule and by how many times fewer multiply-accumulates remain."""
     own = {row["label"]: row for row in results["own decisions"]}
     curves = _curves(results["budgets"])
-    fewer = [f"≥ {1 / fraction:.3g}×" for fraction in results["settings"]["fractions"]]
-    lines = [_line(["rule", "by itself", *fewer])]
-    lines.append(_line(["---"] + ["---:"] * (1 + len(fewer))))
     whole = curves.pop("all units")
-    for label, rows in curves.items():
+    rows = []
+    for label, points in curves.items():
         alone = own.get(label)
         told = f"{_percent(alone)} at {_times(alone)}" if alone else ""
-        lines.append(_line([label, told, *map(_percent, rows)]))
-    lines += ["", f"With all units: {_percent(whole[0])} %."]
-    return "\n".join(lines) + "\n"
+        rows.append([label, told, *map(_percent, points)])
+    fewer = [f"≥ {1 / fraction:.3g}×" for fraction in results["settings"]["fractions"]]
+    accuracies = table(["rule", "by itself", *fewer], rows)
+    return f"{accuracies}\n\nWith all units: {_percent(whole[0])} %."
 
 
 def _input_change(results: dict) -> str:
     """For each network, accuracy without and with new weights."""
+    fewer = [f"≥ {times}×" for times in results["settings"]["times_fewer"]]
+    headings = ["rule", *fewer, *(f"{each}, reweighted" for each in fewer)]
     parts = []
     for name in results["networks"]:
         curves = _curves(results["networks"][name])
         whole = curves.pop("all units")
-        fewer = [f"≥ {times}×" for times in results["settings"]["times_fewer"]]
-        lines = [f"{name} (with all units {_percent(whole[0])} %):", ""]
-        lines.append(_line(["rule", *fewer, *(f"{each}, reweighted" for each in fewer)]))
-        lines.append(_line(["---"] + ["---:"] * (2 * len(fewer))))
-        for label, rows in curves.items():
-            if not label.endswith(REWEIGHTED):
-                again = curves[label + REWEIGHTED]
-                lines.append(_line([label, *map(_percent, rows), *map(_percent, again)]))
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+        rows = [
+            [label, *map(_percent, points), *map(_percent, curves[label + REWEIGHTED])]
+            for label, points in curves.items()
+            if not label.endswith(REWEIGHTED)
+        ]
+        told = f"{name} (with all units {_percent(whole[0])} %):"
+        parts.append(f"{told}\n\n{table(headings, rows)}")
+    return "\n\n".join(parts)
 
 
 def _curves(rows: list[dict]) -> dict[str, list[dict]]:
@@ -69,10 +68,6 @@ def _percent(row: dict) -> str:
 
 def _times(row: dict) -> str:
     return f"{row['macs_before'] / row['macs']:.1f}×"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

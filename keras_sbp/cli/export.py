@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from typing import Any
 
@@ -110,8 +111,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_target(options: argparse.Namespace) -> None:
     """Refuses before the model is loaded what would be refused after that."""
-    import os
-
     if os.path.exists(options.output) and not options.overwrite:
         raise UsageError(f"'{options.output}' exists already. Pass --overwrite to replace it.")
 
