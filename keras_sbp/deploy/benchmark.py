@@ -30,8 +30,9 @@ class BenchmarkRow:
     Attributes:
         name: The path, or the name it was given.
         format: Its format.
-        speedup: How many times faster than the first model.
-        speedup_quartiles: Quartiles of that, taken round by round.
+        speedup: How many times faster than the first model: the median of what that is round by
+            round, so that a machine that is slow for a while is slow for both.
+        speedup_quartiles: The quartiles of the same.
         size_ratio: How many times smaller than the first model.
         bytes: Size on disk.
         load_ms: Median time to load it, in milliseconds.
@@ -120,7 +121,9 @@ def measure(
         loaders, rounds=repeats, warmup=WARMUP, min_round_s=MIN_ROUND_S, batch_size=batch_size
     )
     low, median, high = np.quantile(timings.calls, [0.25, 0.5, 0.75], axis=0)
-    slower, faster = np.quantile(timings.calls[:, :1] / timings.calls, [0.25, 0.75], axis=0)
+    slower, speedup, faster = np.quantile(
+        timings.calls[:, :1] / timings.calls, [0.25, 0.5, 0.75], axis=0
+    )
     sizes = [size_of(path) for path in paths.values()]
     rows = []
     for i, (name, path) in enumerate(paths.items()):
@@ -129,7 +132,7 @@ def measure(
             BenchmarkRow(
                 name=name,
                 format=forms[i].name,
-                speedup=float(median[0] / median[i]),
+                speedup=float(speedup[i]),
                 speedup_quartiles=(float(slower[i]), float(faster[i])),
                 size_ratio=sizes[0] / sizes[i],
                 bytes=sizes[i],
@@ -152,8 +155,8 @@ class LatencyComparison:
         first_iqr_us: Its spread, the distance between the quartiles.
         second_us: Median of the second model.
         second_iqr_us: Its spread.
-        ratio: `first_us / second_us`: how many times faster the second one is.
-        ratio_quartiles: Quartiles of the ratio taken round by round.
+        ratio: How many times faster the second one is: the median of what that is round by round.
+        ratio_quartiles: The quartiles of the same.
     """
 
     first_us: float
@@ -200,14 +203,14 @@ def compare_latency(
     loaders = [_loader(path, FORMATS["litert"], num_threads) for path in (first, second)]
     times = take_turns(loaders, rounds=rounds, warmup=warmup, min_round_s=min_round_s).calls
     low, median, high = np.quantile(times, [0.25, 0.5, 0.75], axis=0) * 1e6
-    quartiles = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.75])
+    slower, ratio, faster = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.5, 0.75])
     return LatencyComparison(
         first_us=float(median[0]),
         first_iqr_us=float(high[0] - low[0]),
         second_us=float(median[1]),
         second_iqr_us=float(high[1] - low[1]),
-        ratio=float(median[0] / median[1]),
-        ratio_quartiles=(float(quartiles[0]), float(quartiles[1])),
+        ratio=float(ratio),
+        ratio_quartiles=(float(slower), float(faster)),
     )
 
 

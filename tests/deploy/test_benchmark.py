@@ -44,8 +44,7 @@ def test_a_larger_model_is_slower_and_takes_more_memory():
     result = keras_sbp.benchmark({"large": network(2048), "small": network(4)}, repeats=10)
     large, small = result.rows
     assert small.speedup > 5
-    assert small.speedup == pytest.approx(large.latency_us / small.latency_us)
-    assert small.speedup_quartiles[0] <= small.speedup_quartiles[1]
+    assert small.speedup_quartiles[0] <= small.speedup <= small.speedup_quartiles[1]
     assert small.size_ratio == large.bytes / small.bytes > 100
     # The weights are 17 MB, and the runtime may hold them a second time.
     assert 15e6 < large.peak_memory < 80e6

@@ -57,8 +57,7 @@ def test_latency_of_a_much_larger_model(tmp_path):
     small = export(_dense(4), tmp_path / "small.tflite").path
     result = compare_latency(large, small, rounds=15)
     assert result.ratio > 5
-    assert result.ratio == pytest.approx(result.first_us / result.second_us)
-    assert result.ratio_quartiles[0] <= result.ratio_quartiles[1]
+    assert result.ratio_quartiles[0] <= result.ratio <= result.ratio_quartiles[1]
     assert min(result.first_iqr_us, result.second_iqr_us) >= 0
 
 
