@@ -5,6 +5,9 @@ Networks with random weights are pruned by weight norms to at most a fraction of
 multiply-accumulates: once to whatever widths come out, and with widths that are multiples of 4, 8
 and 16 (`round_to`). LiteRT times each against the unpruned network, in turns, on one thread and one
 example. The efficiency is the speed-up divided by how many times fewer multiply-accumulates remain.
+
+Files that are in the folder already are not made again, so that it can be measured again when the
+machine is calm.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import argparse
 import json
 import pathlib
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 
 import keras
@@ -38,11 +40,9 @@ def application(name: str, size: int) -> Callable[[], keras.Model]:
 
 NETWORKS: dict[str, Callable[[], keras.Model]] = {
     "LeNet-5-Caffe": lambda: lenet5(gated=False),
-    **{
-        f"{name}, {size} × {size}": application(name, size)
-        for name in ("MobileNetV2", "ResNet50")
-        for size in (128, 224)
-    },
+    "MobileNetV2, 128 × 128": application("MobileNetV2", 128),
+    "MobileNetV2, 224 × 224": application("MobileNetV2", 224),
+    "ResNet50, 224 × 224": application("ResNet50", 224),
 }
 
 
@@ -59,43 +59,59 @@ def pruned(model: keras.Model, fraction: float, multiple: int) -> tuple[keras.Mo
     return small, report.macs_before / report.macs_after
 
 
-def measure(name: str) -> list[dict]:
-    """Returns one row per fraction and multiple."""
+def prepared(name: str, folder: pathlib.Path) -> list[dict]:
+    """Writes the network, and what is left of it by fraction and multiple; returns rows."""
+    index = folder / f"{name}.json"
+    if index.exists():
+        return json.loads(index.read_text())
     keras.utils.set_random_seed(0)
     model = NETWORKS[name]()
+    keras_sbp.export(model, folder / f"{name}.tflite", verify=False, overwrite=True)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"whole": pathlib.Path(folder, "whole.tflite")}
-        keras_sbp.export(model, files["whole"], verify=False)
-        for fraction in FRACTIONS:
-            for multiple in MULTIPLES:
-                try:
-                    small, fewer = pruned(model, fraction, multiple)
-                except ValueError:  # widths of 16 may be too much for the budget
-                    continue
-                path = pathlib.Path(folder, f"{len(rows)}.tflite")
-                keras_sbp.export(small, path, verify=False)
-                files[str(path)] = path
-                rows.append({"network": name, "target": fraction, "round_to": multiple})
-                rows[-1]["fewer_macs"] = round(fewer, 3)
-        times = keras_sbp.benchmark(files, memory=False).rows[1:]
-    for row, measured in zip(rows, times, strict=True):
-        row["faster"] = round(measured.speedup, 3)
-        row["faster_quartiles"] = [round(each, 3) for each in measured.speedup_quartiles]
-        row["efficiency"] = round(measured.speedup / row["fewer_macs"], 3)
+    for fraction in FRACTIONS:
+        for multiple in MULTIPLES:
+            try:
+                small, fewer = pruned(model, fraction, multiple)
+            except ValueError:  # widths of 16 may be too much for the budget
+                continue
+            path = folder / f"{name}-{len(rows)}.tflite"
+            keras_sbp.export(small, path, verify=False, overwrite=True)
+            row = {"network": name, "target": fraction, "round_to": multiple}
+            rows.append(row | {"fewer_macs": round(fewer, 3)})
+    write_json(index, rows)
     return rows
 
 
+def measure(name: str, rows: list[dict], folder: pathlib.Path) -> list[dict]:
+    """Returns the rows with how many times faster each file is than the unpruned one."""
+    files = [f"{name}.tflite", *(f"{name}-{number}.tflite" for number in range(len(rows)))]
+    times = keras_sbp.benchmark({each: folder / each for each in files}, memory=False).rows[1:]
+    return [
+        row
+        | {
+            "faster": round(time.speedup, 3),
+            "faster_quartiles": [round(each, 3) for each in time.speedup_quartiles],
+            "efficiency": round(time.speedup / row["fewer_macs"], 3),
+        }
+        for row, time in zip(rows, times, strict=True)
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints and writes the file; other networks' rows stay in it."""
+    """Measures, prints and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/rounding"))
     options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
     console = Console()
-    rows = json.loads(JSON.read_text())["rows"] if JSON.exists() else []
-    for name in track(options.networks, "measuring", console=console):
-        rows = [row for row in rows if row["network"] != name] + measure(name)
-        write_json(JSON, {"versions": versions(), "machine": machine(), "rows": rows})
+    found = {
+        name: prepared(name, options.folder)
+        for name in track(options.networks, "pruning", console=console)
+    }
+    console.print("Now measuring: nothing else should run.")
+    rows = [row for name in found for row in measure(name, found[name], options.folder)]
+    write_json(JSON, {"versions": versions(), "machine": machine(), "rows": rows})
     table = Table("network", "MACs wanted", "rounded to", "fewer MACs", "faster", "efficiency")
     for row in rows:
         columns = ("network", "target", "round_to", "fewer_macs", "faster", "efficiency")
