@@ -26,14 +26,20 @@ TAIL_LIMIT = 12.9
 class Quadrature(NamedTuple):
     """Gauss-Legendre on [0, 1], and the log-density drop at which an integrand is cut off."""
 
-    nodes: np.ndarray
-    weights: np.ndarray
+    nodes: Any
+    weights: Any
     drop: float
 
 
-@functools.lru_cache
-def quadrature(dtype: str) -> Quadrature:
+def quadrature(dtype: str, xp: Any) -> Quadrature:
     """Returns the rule that integrates a density to the rounding of `dtype`."""
+    rule = _gauss_legendre(dtype)
+    # PyTorch does not multiply NumPy's arrays with its tensors.
+    return rule._replace(nodes=xp.array(rule.nodes), weights=xp.array(rule.weights))
+
+
+@functools.lru_cache
+def _gauss_legendre(dtype: str) -> Quadrature:
     # exp(-drop) is what the cut leaves out; the size then resolves a whole Gaussian bell.
     drop, size = (36.0, 40) if dtype == "float64" else (18.0, 24)
     nodes, weights = np.polynomial.legendre.leggauss(size)

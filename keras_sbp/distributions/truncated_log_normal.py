@@ -173,7 +173,7 @@ class TruncatedLogNormal:
 
     @property
     def _rule(self) -> special.Quadrature:
-        return special.quadrature(keras.backend.standardize_dtype(self.mu.dtype))
+        return special.quadrature(keras.backend.standardize_dtype(self.mu.dtype), self._xp)
 
     @property
     def _mode(self) -> Any:
