@@ -20,7 +20,6 @@ RULES = {
     "bmrs_normal": keras_sbp.BMRSNormal,
     "bmrs_uniform": keras_sbp.BMRSUniform,
 }
-STAGES = ("dense", "gated", "prune", "tune")
 
 
 def run(row: Row, data: Dataset, folder: pathlib.Path, seed: int) -> dict[str, keras.Model]:

@@ -44,7 +44,7 @@ def fit(
     checkpoints = Checkpoints(path.with_suffix(".checkpoints"))
     done = checkpoints.epochs_done()
     keras.utils.set_random_seed(1000 * seed + done)
-    # On few cores XLA makes TensorFlow's convolutions three times slower.
+    # On one core XLA makes TensorFlow three times slower and more (LeNet-5, gated or not).
     model.compile(**compile_with, jit_compile=keras.backend.backend() != "tensorflow")
     checkpoints.restore(model)
     if isinstance(data, tuple):
