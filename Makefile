@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # TensorFlow's start-up notes would bury the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-jax test-extras random-graphs lint format docs docs-tables clean
+.PHONY: demo test test-jax test-extras test-peer random-graphs lint format docs docs-tables clean
 .DELETE_ON_ERROR:
 
 ## demo: the whole journey on a real data set that needs no download
@@ -32,6 +32,10 @@ test-jax: $(VENV)/.has-dev
 ## test-extras: the tests with KerasHub and with tensorflow-model-optimization
 test-extras: $(VENV)/.has-extras
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 -m "keras_hub or tfmot" tests
+
+## test-peer: the tests with Torch-Pruning; PyTorch is several gigabytes on some platforms
+test-peer: $(VENV)/.has-dev $(VENV)/.has-peer
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 -m peer tests
 
 ## random-graphs: prune many random networks and compare; GRAPHS=10000 says how many
 GRAPHS ?= 1000

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.architectures import hub
 
 TFMOT = ("tf_keras", "tensorflow_model_optimization")
+PEER = ("torch", "torch_pruning")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +25,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "tensorflow": keras.backend.backend() == "tensorflow",
         "keras_hub": hub.INSTALLED,
         "tfmot": all(map(importlib.util.find_spec, TFMOT)),
+        "peer": all(map(importlib.util.find_spec, PEER)),
     }
     missing = [marker for marker, is_here in here.items() if not is_here]
     foreign = [item for item in items if any(map(item.get_closest_marker, missing))]

@@ -54,10 +54,14 @@ def write_json(path: pathlib.Path, content: dict) -> None:
     os.replace(draft, path)
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of what takes part, Python included; packages not there are left out."""
+def versions(*further: str) -> dict[str, str]:
+    """Returns the versions of what takes part, Python included; packages not there are left out.
+
+    Args:
+        further: packages that take part beside those that always do.
+    """
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *further):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -13,7 +13,7 @@ measured in place of the test images: that is how settings are chosen.
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -24,15 +24,14 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.architectures.results import machine, versions, write_json
-from benchmarks.paper import config, stages
-from keras_sbp.cli import data as images
+from benchmarks.paper import config, images, stages
+from keras_sbp.cli.data import Dataset
 from keras_sbp.graph import macs, trace
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
-HELD_OUT = 10_000
 
 
-def measure(row: config.Row, data: images.Dataset, folder: pathlib.Path, seed: int) -> dict:
+def measure(row: config.Row, data: Dataset, folder: pathlib.Path, seed: int) -> dict:
     """Returns what one row gives with one seed."""
     models = stages.run(row, data, folder, seed)
     small = models.get("tune", models.get("prune", models["dense"]))
@@ -47,36 +46,35 @@ def measure(row: config.Row, data: images.Dataset, folder: pathlib.Path, seed: i
             for layer in small.layers
             if hasattr(layer, "kernel")
         },
+        "backend": keras.backend.backend(),
     }
     if "gated" in models:
         result["gated_error"] = _error(models["gated"], data)
+    if "prune" in models:
         result["pruned_error"] = _error(models["prune"], data)
+        source = models.get("gated", models["dense"])
+        result["moved"] = _moved(source, models["prune"], data)
     return result
 
 
-def _error(model: keras.Model, data: images.Dataset) -> float:
+def _error(model: keras.Model, data: Dataset) -> float:
     """In percent."""
-    logits = model.predict(data.x_test, batch_size=1000, verbose=0)
-    return round(100 * float(np.mean(logits.argmax(-1) != data.y_test)), 4)
+    return round(100 * float(np.mean(_logits(model, data).argmax(-1) != data.y_test)), 4)
+
+
+def _moved(source: keras.Model, small: keras.Model, data: Dataset) -> float:
+    """How far pruning moved the logits, relative to how far they spread (root mean squares)."""
+    before = _logits(source, data)
+    moved = np.square(_logits(small, data) - before).mean()
+    return float(f"{np.sqrt(moved / before.var()):.3g}")
+
+
+def _logits(model: keras.Model, data: Dataset) -> np.ndarray:
+    return model.predict(data.x_test, batch_size=1000, verbose=0)
 
 
 def _macs(model: keras.Model) -> int:
     return sum(macs(op) for op in trace(model).ops)
-
-
-def _kernels(model: keras.Model) -> dict[str, list[int]]:
-    found = [layer for layer in model.layers if hasattr(layer, "kernel")]
-    return {layer.name: list(layer.kernel.shape) for layer in found}
-
-
-def _held_out(data: images.Dataset) -> images.Dataset:
-    """The last training images in place of the test images."""
-    return images.Dataset(
-        data.x_train[:-HELD_OUT],
-        data.y_train[:-HELD_OUT],
-        data.x_train[-HELD_OUT:],
-        data.y_train[-HELD_OUT:],
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,23 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", choices=config.names(), default=config.names())
+    names = config.names()
+    possible = [name for name in names if not config.load(name).needs_gpu]
+    parser.add_argument("--rows", nargs="+", choices=names, default=possible)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--data", help="folder with mnist.npz")
+    parser.add_argument("--data", help="folder with mnist.npz and cifar10.npz")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/paper"))
     parser.add_argument("--validate", action="store_true", help="measure on held-out images")
     options = parser.parse_args(arguments)
     console = Console()
-    data = images.mnist(options.data)
     folder, path = options.folder / "test", RESULTS / "paper.json"
     if options.validate:
-        data, folder = _held_out(data), options.folder / "validation"
-        path = RESULTS / "paper_validation.json"
+        folder, path = options.folder / "validation", RESULTS / "paper_validation.json"
+    load = functools.cache(functools.partial(images.load, validate=options.validate))
     for name in options.rows:
         row = config.load(name)
         for seed in options.seeds:
             if not _is_known(path, row, seed):
                 console.print(f"{name}, seed {seed}")
+                data = load(row.data, options.data)
                 result = measure(row, data, folder / f"seed-{seed}", seed)
                 console.print(result)
                 _add(path, row, seed, result)
@@ -109,26 +109,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_known(path: pathlib.Path, row: config.Row, seed: int) -> bool:
     known = _read(path)["rows"].get(row.name, {})
-    return known.get("settings") == _settings(row) and str(seed) in known["seeds"]
+    return known.get("settings") == row.settings() and str(seed) in known["seeds"]
 
 
 def _add(path: pathlib.Path, row: config.Row, seed: int, result: dict) -> None:
     """Writes one result; results of other settings of this row are forgotten."""
     rows = _read(path)["rows"]
     known = rows.get(row.name, {})
-    if known.get("settings") != _settings(row):
-        known = {"settings": _settings(row), "seeds": {}}
+    if known.get("settings") != row.settings():
+        known = {"settings": row.settings(), "seeds": {}}
     known["seeds"] = dict(sorted((known["seeds"] | {str(seed): result}).items()))
     rows = dict(sorted((rows | {row.name: known}).items()))
-    write_json(path, {"versions": versions(), "machine": machine(), "rows": rows})
+    head = {"versions": versions("jax", "torch", "torch-pruning"), "machine": machine()}
+    write_json(path, head | {"rows": rows})
 
 
 def _read(path: pathlib.Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {"rows": {}}
-
-
-def _settings(row: config.Row) -> dict:
-    return json.loads(json.dumps(dataclasses.asdict(row)))
 
 
 if __name__ == "__main__":

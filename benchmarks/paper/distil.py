@@ -1,53 +1,9 @@
-"""Training a small network on labels, and on what the network says that it was pruned from."""
+"""The loss of a small network that learns from labels and from a larger network."""
 
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
-
-from benchmarks.paper.training import ShuffledBatches
-from keras_sbp.cli.data import Dataset
-
-
-class ShiftedImages(ShuffledBatches):
-    """Batches of images, and of targets that hold the label and the teacher's logits.
-
-    Args:
-        data: the images of digits, with empty borders.
-        teacher: the network to compare with.
-        shift: images are moved by up to so many pixels, each anew in each epoch.
-        seed: of order and shifts.
-        batch_size: examples per batch.
-
-    Targets are of shape (batch, 11): the label, then ten logits.
-    """
-
-    def __init__(
-        self, data: Dataset, teacher: keras.Model, shift: int, seed: int, batch_size: int
-    ) -> None:
-        self._x, self._y = data.x_train, data.y_train
-        each = range(-shift, shift + 1)
-        self._shifts = [(down, right) for down in each for right in each]
-        self._logits = np.stack(
-            [
-                teacher.predict(np.roll(self._x, moved, (1, 2)), batch_size=1000, verbose=0)
-                for moved in self._shifts
-            ]
-        )
-        super().__init__(len(self._x), seed, batch_size)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.chosen(number)
-        moves = self._moves[chosen]
-        x = self._x[chosen]
-        for move in np.unique(moves):
-            x[moves == move] = np.roll(x[moves == move], self._shifts[move], (1, 2))
-        return x, np.concatenate([self._y[chosen, None], self._logits[moves, chosen]], 1)
-
-    def draw(self, rng: np.random.Generator) -> None:
-        """Draws each image's shift."""
-        self._moves = rng.integers(len(self._shifts), size=len(self._x))
 
 
 @keras.saving.register_keras_serializable("keras_sbp_benchmarks")

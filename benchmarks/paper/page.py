@@ -1,12 +1,14 @@
-"""The tables and pictures of docs/paper.md: `python -m benchmarks.paper.page`."""
+"""The tables of docs/paper.md: `python -m benchmarks.paper.page`."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 import statistics
+from collections.abc import Iterable
 
 from benchmarks.markdown import put, table
+from benchmarks.paper import config
 from benchmarks.paper.__main__ import RESULTS
 from benchmarks.paper.published import PUBLISHED, Published
 
@@ -14,7 +16,25 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper.md"
 BY = "benchmarks/paper/page.py"
 NETWORKS = {"lenet_500_300": "LeNet-500-300", "lenet5_caffe": "LeNet-5-Caffe"}
-STEPS = ("sbp", "bmrs", "reweighted", "labels", "distilled")
+PAPER_WIDTHS = {"lenet_500_300": "245-160-55", "lenet5_caffe": "3-18-284-283"}
+STEPS = {
+    "lenet_500_300": (
+        *("lenet_500_300_plain", "lenet_500_300_macs", "lenet_500_300_warmup"),
+        *("lenet_500_300_sbp", "lenet_500_300_bmrs", "lenet_500_300_reweighted"),
+        *("lenet_500_300_labels", "lenet_500_300_distilled", "lenet_500_300"),
+    ),
+    "lenet5_caffe": (
+        *("lenet5_caffe_sbp", "lenet5_caffe_bmrs", "lenet5_caffe_reweighted"),
+        *("lenet5_caffe_labels", "lenet5_caffe_distilled", "lenet5_caffe_shifted"),
+        "lenet5_caffe",
+    ),
+}
+ONE_SEED = ("lenet_500_300_plain", "lenet_500_300_macs", "lenet_500_300_warmup")
+OTHERS = ("l1", "batch_norm", "taylor", "torch_l1", "torch_taylor")
+SIDE_BY_SIDE = {
+    "lenet5_caffe": ("lenet5_caffe_labels", *(f"lenet5_caffe_{other}" for other in OTHERS)),
+    "cifar_vgg": ("cifar_vgg", *(f"cifar_vgg_{other}" for other in OTHERS)),
+}
 
 
 def filled(page: str) -> str:
@@ -22,31 +42,37 @@ def filled(page: str) -> str:
     rows = json.loads((RESULTS / "paper.json").read_text())["rows"]
     speed = json.loads((RESULTS / "paper_speed.json").read_text())["networks"]
     for network, title in NETWORKS.items():
-        page = put(page, network, _comparison(network, title, rows, speed), BY)
-        page = put(page, f"{network} steps", _steps(network, rows), BY)
+        page = put(page, network, _comparison(network, title, rows, speed[network]), BY)
+        page = put(page, f"{network} steps", _steps(STEPS[network], rows), BY)
+    for network, names in SIDE_BY_SIDE.items():
+        page = put(page, f"{network} side by side", _side_by_side(names, rows), BY)
     return page
 
 
-def kept(network: str, kernels: dict[str, list[int]]) -> str:
+def kept(kernels: dict[str, list[int]]) -> str:
     """Returns what the paper's tables give: units that the layers read or make."""
-    if network == "lenet_500_300":
+    if "dense1" in kernels:
         return "-".join(str(kernels[name][0]) for name in ("dense1", "dense2", "logits"))
-    conv1, conv2, dense = (kernels[name] for name in ("conv1", "conv2", "dense"))
-    return f"{conv1[-1]}-{conv2[-1]}-{dense[0]}-{dense[1]}"
+    convolutions = [shape[-1] for name, shape in kernels.items() if name.startswith("conv")]
+    return "-".join(map(str, [*convolutions, *kernels["dense"]]))
 
 
 def _comparison(network: str, title: str, rows: dict, speed: dict) -> str:
     lines = [_published(each) for each in PUBLISHED if each.network == title]
-    seeds = rows[network]["seeds"].values()
-    before = [seed["dense_error"] for seed in seeds]
-    lines.append(["here: before pruning", _spread(before), "", "1×", ""])
-    faster = speed[network]["faster"]
-    told = "**here: after**", _spread([s["error"] for s in seeds])
-    lines.append([*told, _widths(network, seeds), _fewer(seeds), f"{faster['small']:.1f}×"])
-    paper = f"the paper's {PUBLISHED_WIDTHS[network]}, timed here"
-    lines.append([paper, "", "", "", f"{faster['paper']:.1f}×"])
-    headings = ["method", "error, %", "kept units", "fewer MACs", "faster"]
-    return table(headings, lines)
+    seeds = list(rows[network]["seeds"].values())
+    faster = speed["faster"]
+    lines += [
+        ["here: before pruning", _spread(s["dense_error"] for s in seeds), "", "1×", "1×"],
+        [
+            "**here: after**",
+            _spread(s["error"] for s in seeds),
+            ", ".join(kept(s["kernels"]) for s in seeds),
+            _fewer(seeds),
+            f"{faster['small']:.1f}×",
+        ],
+        [f"the paper's {PAPER_WIDTHS[network]}, timed here", "", "", "", f"{faster['paper']:.1f}×"],
+    ]
+    return table(["method", "error, %", "kept units", "fewer MACs", "faster"], lines)
 
 
 def _published(row: Published) -> list[str]:
@@ -55,34 +81,46 @@ def _published(row: Published) -> list[str]:
     return [row.method, f"{row.error:.2f}", row.kept, fewer, faster]
 
 
-PUBLISHED_WIDTHS = {"lenet_500_300": "245-160-55", "lenet5_caffe": "3-18-284-283"}
-
-
-def _steps(network: str, rows: dict) -> str:
+def _steps(names: Iterable[str], rows: dict) -> str:
     """What each step does to the error, and what it leaves."""
     lines = []
-    for name in [*(f"{network}_{step}" for step in STEPS), network]:
+    for name in names:
         if name in rows:
-            seeds = rows[name]["seeds"].values()
-            errors = _spread([seed["error"] for seed in seeds])
-            title = rows[name]["settings"]["title"]
-            lines.append([title, str(len(seeds)), errors, _fewer(seeds)])
-    return table(["steps", "seeds", "error, %", "fewer MACs"], lines)
+            seeds = list(rows[name]["seeds"].values())
+            errors = _spread(seed["error"] for seed in seeds)
+            lines.append([config.load(name).title, errors, _fewer(seeds)])
+    return table(["steps", "error, %", "fewer MACs"], lines)
 
 
-def _spread(values: list[float]) -> str:
+def _side_by_side(names: Iterable[str], rows: dict) -> str:
+    """How far each way of pruning moves the network, and where training brings it."""
+    lines = []
+    for name in names:
+        if name in rows:
+            seeds = list(rows[name]["seeds"].values())
+            moved = ", ".join(f"{seed['moved']:.2g}" for seed in seeds)
+            before = ", ".join(f"{seed['pruned_error']:.1f}" for seed in seeds)
+            after = _spread(seed["error"] for seed in seeds)
+            widths = ", ".join(kept(seed["kernels"]) for seed in seeds)
+            title = config.load(name).title
+            lines.append([title, moved, before, after, _fewer(seeds), widths])
+    headings = ["pruned by", "moved", "error at once, %", "error after training, %", "fewer MACs"]
+    return table([*headings, "kept units"], lines)
+
+
+def _spread(values: Iterable[float]) -> str:
+    """Mean, standard deviation and all values; the value alone where there is one."""
+    values = list(values)
+    if len(values) == 1:
+        return f"{values[0]:.2f} (one seed)"
     each = ", ".join(f"{value:.2f}" for value in values)
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {spread:.2f} ({each})"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} ({each})"
 
 
 def _fewer(seeds: list[dict]) -> str:
     values = [seed["dense_macs"] / seed["macs"] for seed in seeds]
-    return f"{statistics.mean(values):.1f}× ({', '.join(f'{value:.1f}' for value in values)})"
-
-
-def _widths(network: str, seeds: list[dict]) -> str:
-    return ", ".join(kept(network, seed["kernels"]) for seed in seeds)
+    text = f"{statistics.mean(values):.1f}×"
+    return text if len(set(values)) == 1 else text + f" ({', '.join(f'{v:.1f}' for v in values)})"
 
 
 if __name__ == "__main__":

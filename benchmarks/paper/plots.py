@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.architectures.results import write_json
 from benchmarks.paper import config, stages
 from benchmarks.paper.__main__ import RESULTS
 from benchmarks.paper.page import NETWORKS
@@ -25,11 +24,12 @@ from benchmarks.paper.training import BINS
 
 IMAGES = pathlib.Path(__file__).parents[2] / "docs" / "images"
 HISTORY = RESULTS / "paper_history.json"
+PLOTTED = NETWORKS | {"cifar_vgg": "narrow VGG"}
 
 
 def curves(histories: dict[str, list[dict]]) -> None:
     """Training accuracy, and the part of each gate's units that stay, by epoch."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
     for ax, (network, history) in zip(axes, histories.items(), strict=True):
         epochs = range(1, len(history) + 1)
         for gate in history[0]["gates"]:
@@ -38,7 +38,7 @@ def curves(histories: dict[str, list[dict]]) -> None:
             ax.plot(epochs, kept, label=f"{gate}, {units} units")
         accuracy = [row["accuracy"] for row in history]
         ax.plot(epochs, accuracy, "k--", label="training accuracy")
-        ax.set(title=NETWORKS[network], xlabel="epoch with gates", ylabel="part that stays")
+        ax.set(title=PLOTTED[network], xlabel="epoch with gates", ylabel="part that stays")
         ax.legend(fontsize=7)
     _save(figure, "paper_curves")
 
@@ -46,13 +46,16 @@ def curves(histories: dict[str, list[dict]]) -> None:
 def histograms(histories: dict[str, list[dict]]) -> None:
     """Each gate's signal-to-noise ratios, epoch by epoch."""
     gates = [(network, gate) for network, h in histories.items() for gate in h[0]["gates"]]
-    figure, axes = plt.subplots(2, 4, figsize=(11, 5), layout="constrained", sharex=True)
+    columns = 5
+    lines = -(-len(gates) // columns)
+    size = (2.6 * columns, 2.4 * lines)
+    figure, axes = plt.subplots(lines, columns, figsize=size, layout="constrained", sharex=True)
     for ax, (network, gate) in zip(axes.flat, gates, strict=False):
         counts = np.array([row["gates"][gate]["log10_snr"] for row in histories[network]], float)
         extent = (BINS[0], BINS[-1], len(counts), 0)
         ax.imshow(np.log1p(counts), aspect="auto", extent=extent, cmap="magma")
         ax.axvline(0.0, color="white", linewidth=0.8, linestyle="--")
-        ax.set_title(f"{NETWORKS[network]}, {gate}", fontsize=8)
+        ax.set_title(f"{PLOTTED[network]}, {gate}", fontsize=8)
     for ax in axes.flat[len(gates) :]:
         ax.set_axis_off()
     figure.supxlabel("log10 of the signal-to-noise ratio; units left of the dashed line go")
@@ -62,25 +65,23 @@ def histograms(histories: dict[str, list[dict]]) -> None:
 
 def pareto(rows: dict) -> None:
     """Error against how many times fewer multiply-accumulates remain, beside what others report."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     for ax, (network, title) in zip(axes, NETWORKS.items(), strict=True):
         for each in PUBLISHED:
             if each.network == title and each.fewer_macs:
                 ax.plot(each.fewer_macs, each.error, "o", color="grey")
                 ax.annotate(each.method, (each.fewer_macs, each.error), fontsize=7)
-        for name, row in rows.items():
-            if not name.startswith(network):
-                continue
-            seeds = row["seeds"].values()
+        for name in sorted(name for name in rows if name.startswith(network)):
+            seeds = rows[name]["seeds"].values()
             fewer = [seed["dense_macs"] / seed["macs"] for seed in seeds]
             errors = [seed["error"] for seed in seeds]
             (points,) = ax.plot(fewer, errors, ".", alpha=0.4)
             center = statistics.mean(fewer), statistics.mean(errors)
-            label = row["settings"]["title"]
+            label = config.load(name).title
             ax.plot(*center, "*", color=points.get_color(), markersize=10, label=label)
         ax.set(title=title, xlabel="times fewer multiply-accumulates", ylabel="test error, %")
         ax.set_xscale("log")
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=6)
     _save(figure, "paper_pareto")
 
 
@@ -95,12 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/paper"))
     options = parser.parse_args(arguments)
     found = {}
-    for network in NETWORKS:
-        path = stages.history(config.load(network), options.folder / "test" / "seed-0", "gated")
+    for network in PLOTTED:
+        path = stages.path(config.load(network), options.folder / "test" / "seed-0", "gated")
         if path.exists():
-            found[network] = json.loads(path.read_text())
+            found[network] = json.loads(path.with_suffix(".history.json").read_text())
     if found:
-        write_json(HISTORY, {"seed": 0, "networks": found})
+        # A line per network: there are thousands of counts.
+        lines = (f"{json.dumps(name)}: {json.dumps(found[name])}" for name in found)
+        HISTORY.write_text('{"seed": 0, "networks": {\n' + ",\n".join(lines) + "\n}}\n")
     histories = json.loads(HISTORY.read_text())["networks"]
     curves(histories)
     histograms(histories)

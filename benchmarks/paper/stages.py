@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 
 import keras
-import numpy as np
 
 import keras_sbp
-from benchmarks.paper import networks
+from benchmarks.paper import config, networks, rules
 from benchmarks.paper.config import Row
-from benchmarks.paper.distil import Distillation, ShiftedImages
+from benchmarks.paper.distil import Distillation
+from benchmarks.paper.images import to_train
 from benchmarks.paper.training import BATCH_SIZE, fit
 from keras_sbp.cli.data import Dataset
-
-RULES = {
-    "snr": keras_sbp.SNRThreshold,
-    "bmrs_normal": keras_sbp.BMRSNormal,
-    "bmrs_uniform": keras_sbp.BMRSUniform,
-}
 
 
 def run(row: Row, data: Dataset, folder: pathlib.Path, seed: int) -> dict[str, keras.Model]:
@@ -34,26 +27,28 @@ def run(row: Row, data: Dataset, folder: pathlib.Path, seed: int) -> dict[str, k
     models = {"dense": _dense(row, data, folder, seed)}
     if row.gated is not None:
         models["gated"] = _gated(row, models["dense"], data, folder, seed)
-        models["prune"] = _pruned(row, models["gated"], data, seed)
+    if row.prune is not None:
+        source = models.get("gated", models["dense"])
+        models["prune"] = _pruned(row, source, data, folder, seed)
     if row.tune is not None:
         models["tune"] = _tuned(row, models["prune"], data, folder, seed)
     return models
 
 
-def history(row: Row, folder: pathlib.Path, stage: str) -> pathlib.Path:
-    """Returns the file in which a stage's epochs are written down."""
-    return folder / f"{row.key(stage)}.history.json"
+def path(row: Row, folder: pathlib.Path, stage: str) -> pathlib.Path:
+    """Returns the file of a stage's model; its history has the suffix `.history.json`."""
+    return folder / f"{row.key(stage)}.keras"
 
 
 def _dense(row: Row, data: Dataset, folder: pathlib.Path, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
-    steps = row.dense.epochs * _steps(data)
-    rate = keras.optimizers.schedules.CosineDecay(row.dense.learning_rate, steps)
+    stage = row.dense
+    rate = keras.optimizers.schedules.CosineDecay(stage.learning_rate, _steps(data, stage.epochs))
     return fit(
         networks.NETWORKS[row.network](),
-        (data.x_train, data.y_train),
-        folder / f"{row.key('dense')}.keras",
-        epochs=row.dense.epochs,
+        to_train(data, stage, seed),
+        path(row, folder, "dense"),
+        epochs=stage.epochs,
         seed=seed,
         compile_with={"optimizer": keras.optimizers.Adam(rate)} | _loss(),
     )
@@ -63,17 +58,19 @@ def _gated(
     row: Row, dense: keras.Model, data: Dataset, folder: pathlib.Path, seed: int
 ) -> keras.Model:
     stage = row.gated
-    steps = stage.epochs * _steps(data)
-    rate = _LinearDecay(stage.learning_rate, steps)
+    rate = _LinearDecay(stage.learning_rate, _steps(data, stage.epochs))
+    model = networks.gated(row.network, dense, stage.kl_weight)
+    if stage.frozen_norms:
+        set_norms_trainable(model, False)
 
     def callbacks() -> list:
         warmup = [keras_sbp.KLWarmup(stage.warmup_epochs)] if stage.warmup_epochs else []
         return [keras_sbp.SNRMonitor(), *warmup]
 
     return fit(
-        networks.gated(row.network, dense, stage.kl_weight),
-        (data.x_train, data.y_train),
-        folder / f"{row.key('gated')}.keras",
+        model,
+        to_train(data, stage, seed),
+        path(row, folder, "gated"),
         epochs=stage.epochs,
         seed=seed,
         compile_with={"optimizer": keras.optimizers.Adam(rate, beta_1=0.95)} | _loss(),
@@ -81,46 +78,52 @@ def _gated(
     )
 
 
-def _pruned(row: Row, gated: keras.Model, data: Dataset, seed: int) -> keras.Model:
-    samples = None
-    if row.prune.reweight:
-        chosen = np.random.default_rng(seed).choice(len(data.x_train), row.prune.reweight, False)
-        samples = data.x_train[chosen]
-    rule = RULES[row.prune.rule]()
-    if row.prune.budget is not None:
-        rule = keras_sbp.Budget(macs=row.prune.budget, base=rule)
-    small, _ = keras_sbp.prune(gated, rule, reweight=samples)
+def _pruned(
+    row: Row, source: keras.Model, data: Dataset, folder: pathlib.Path, seed: int
+) -> keras.Model:
+    file = path(row, folder, "prune")
+    if file.exists():
+        return keras.saving.load_model(file, compile=False)
+    small = rules.pruned(source, row.prune, data, seed)
+    small.save(file)
     return small
 
 
 def _tuned(
     row: Row, small: keras.Model, data: Dataset, folder: pathlib.Path, seed: int
 ) -> keras.Model:
-    stage = row.tune
-    path = folder / f"{row.key('tune')}.keras"
-    if path.exists():
-        return keras.saving.load_model(path, compile=False)
-    steps = stage.epochs * _steps(data)
-    rate = keras.optimizers.schedules.CosineDecay(stage.learning_rate, steps)
-    teacher = dataclasses.replace(row, network=stage.teacher or row.network)
-    images = ShiftedImages(data, _dense(teacher, data, folder, seed), stage.shift, seed, BATCH_SIZE)
+    stage, file = row.tune, path(row, folder, "tune")
+    if file.exists():
+        return keras.saving.load_model(file, compile=False)
+    teacher, loss = None, _loss()
+    if stage.distil:
+        teacher_row = config.load(stage.teacher) if stage.teacher else row
+        teacher = _dense(teacher_row, data, folder, seed)
+        loss = {"loss": Distillation(stage.distil, stage.temperature)}
+    rate = keras.optimizers.schedules.CosineDecay(stage.learning_rate, _steps(data, stage.epochs))
     return fit(
-        _copy(small),
-        images,
-        path,
+        copied(small),
+        to_train(data, stage, seed, teacher),
+        file,
         epochs=stage.epochs,
         seed=seed,
-        compile_with={
-            "optimizer": keras.optimizers.Adam(rate),
-            "loss": Distillation(stage.distil, stage.temperature),
-        },
+        compile_with={"optimizer": keras.optimizers.Adam(rate)} | loss,
     )
 
 
-def _copy(model: keras.Model) -> keras.Model:
+def copied(model: keras.Model) -> keras.Model:
+    """Returns a copy whose layers all train."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
+    set_norms_trainable(copy, True)
     return copy
+
+
+def set_norms_trainable(model: keras.Model, trainable: bool) -> None:
+    """Says of each BatchNormalization whether it trains; without, it runs in inference mode."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = trainable
 
 
 def _loss() -> dict:
@@ -130,8 +133,8 @@ def _loss() -> dict:
     }
 
 
-def _steps(data: Dataset) -> int:
-    return -(-len(data.x_train) // BATCH_SIZE)
+def _steps(data: Dataset, epochs: int) -> int:
+    return epochs * -(-len(data.x_train) // BATCH_SIZE)
 
 
 @keras.saving.register_keras_serializable("keras_sbp_benchmarks")

@@ -21,7 +21,7 @@ from rich.console import Console
 
 import keras_sbp
 from benchmarks.architectures.results import machine, versions, write_json
-from benchmarks.paper import config, networks
+from benchmarks.paper import config, networks, stages
 from benchmarks.paper.__main__ import RESULTS
 
 MODELS = pathlib.Path(__file__).parents[1] / "models"
@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in STORED:
             seeds = rows[name]["seeds"]
             best = min(seeds, key=lambda seed: seeds[seed]["error"])
-            key = config.load(name).key("tune")
-            trained = options.folder / "test" / f"seed-{best}" / f"{key}.keras"
+            folder = options.folder / "test" / f"seed-{best}"
+            trained = stages.path(config.load(name), folder, "tune")
             small = keras.saving.load_model(trained, compile=False)
             for suffix in (".keras", ".tflite"):
                 keras_sbp.export(small, MODELS / f"{name}{suffix}", overwrite=True)

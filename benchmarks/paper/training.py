@@ -32,7 +32,7 @@ def fit(
 
     Args:
         model: what is to be trained.
-        data: `(x, y)`, or `ShuffledBatches`.
+        data: `(x, y)`, or `images.MovedImages`.
         path: of the finished model; checkpoints and the history are kept beside it.
         epochs: to train.
         seed: of everything random.
@@ -65,42 +65,6 @@ def fit(
     os.replace(scratch, path)
     checkpoints.remove_weights()
     return model
-
-
-class ShuffledBatches(keras.utils.PyDataset):
-    """Batches in an order that depends on the seed and the epoch alone.
-
-    Args:
-        count: how many examples there are.
-        seed: of the order.
-        batch_size: examples per batch.
-    """
-
-    def __init__(self, count: int, seed: int, batch_size: int) -> None:
-        super().__init__()
-        self._count, self._seed, self._batch_size = count, seed, batch_size
-        self.start(0)
-
-    def __len__(self) -> int:
-        return -(-self._count // self._batch_size)
-
-    def chosen(self, number: int) -> np.ndarray:
-        """Returns the numbers of a batch's examples."""
-        return self._order[number * self._batch_size :][: self._batch_size]
-
-    def on_epoch_end(self) -> None:
-        """Goes on to the next epoch."""
-        self.start(self._epoch + 1)
-
-    def start(self, epoch: int) -> None:
-        """Draws what is random in an epoch."""
-        self._epoch = epoch
-        rng = np.random.default_rng((self._seed, epoch))
-        self._order = rng.permutation(self._count)
-        self.draw(rng)
-
-    def draw(self, rng: np.random.Generator) -> None:
-        """Draws what else is random; nothing, unless a subclass says so."""
 
 
 class History(keras.callbacks.Callback):
