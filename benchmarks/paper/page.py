@@ -1,4 +1,4 @@
-"""The tables of docs/paper.md: `python -m benchmarks.paper.page`."""
+"""The tables of docs/paper.md and of the README: `python -m benchmarks.paper.page`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from benchmarks.paper.published import PUBLISHED, Published
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper.md"
+README = ROOT / "README.md"
 BY = "benchmarks/paper/page.py"
 NETWORKS = {"lenet_500_300": "LeNet-500-300", "lenet5_caffe": "LeNet-5-Caffe"}
 PAPER_WIDTHS = {"lenet_500_300": "245-160-55", "lenet5_caffe": "3-18-284-283"}
 STEPS = {
     "lenet_500_300": (
-        *("lenet_500_300_plain", "lenet_500_300_macs", "lenet_500_300_warmup"),
         *("lenet_500_300_sbp", "lenet_500_300_bmrs", "lenet_500_300_reweighted"),
-        *("lenet_500_300_labels", "lenet_500_300_distilled", "lenet_500_300"),
+        *("lenet_500_300_labels", "lenet_500_300_distilled"),
+        *("lenet_500_300", "lenet_500_300_tiny"),
     ),
     "lenet5_caffe": (
         *("lenet5_caffe_sbp", "lenet5_caffe_bmrs", "lenet5_caffe_reweighted"),
@@ -29,7 +30,7 @@ STEPS = {
         "lenet5_caffe",
     ),
 }
-ONE_SEED = ("lenet_500_300_plain", "lenet_500_300_macs", "lenet_500_300_warmup")
+ONE_SEED = ("cifar_vgg_torch_l1", "cifar_vgg_torch_taylor")
 OTHERS = ("l1", "batch_norm", "taylor", "torch_l1", "torch_taylor")
 SIDE_BY_SIDE = {
     "lenet5_caffe": ("lenet5_caffe_labels", *(f"lenet5_caffe_{other}" for other in OTHERS)),
@@ -46,7 +47,26 @@ def filled(page: str) -> str:
         page = put(page, f"{network} steps", _steps(STEPS[network], rows), BY)
     for network, names in SIDE_BY_SIDE.items():
         page = put(page, f"{network} side by side", _side_by_side(names, rows), BY)
-    return page
+    trial = json.loads((RESULTS / "paper_trial.json").read_text())
+    return put(page, "vgg_like trial", _trial(trial), BY)
+
+
+def summarised(readme: str) -> str:
+    """Returns the README with its short table made from the results."""
+    rows = json.loads((RESULTS / "paper.json").read_text())["rows"]
+    speed = json.loads((RESULTS / "paper_speed.json").read_text())["networks"]
+    lines = []
+    for network, title in NETWORKS.items():
+        (sbp,) = (p for p in PUBLISHED if (p.network, p.method) == (title, "SBP"))
+        seeds = rows[network]["seeds"].values()
+        fewer = statistics.mean(seed["dense_macs"] / seed["macs"] for seed in seeds)
+        error = statistics.mean(seed["error"] for seed in seeds)
+        faster = speed[network]["faster"]["small"]
+        lines.append([title, f"{sbp.error:.2f}", f"{sbp.fewer_macs:.1f}×", f"{sbp.faster:.1f}×"])
+        lines[-1] += [f"**{error:.2f}**", f"**{fewer:.1f}×**", f"**{faster:.1f}×**"]
+    measures = ["error, %", "fewer MACs", "faster"]
+    headings = [f"{who}: {what}" for who in ("paper", "here") for what in measures]
+    return put(readme, "paper", table(["network", *headings], lines), BY)
 
 
 def kept(kernels: dict[str, list[int]]) -> str:
@@ -108,6 +128,19 @@ def _side_by_side(names: Iterable[str], rows: dict) -> str:
     return table([*headings, "kept units"], lines)
 
 
+def _trial(trial: dict) -> str:
+    """The loss before and after, without gates and with them."""
+    lines = []
+    for stage, title in (("dense", "without gates"), ("gated", "with gates, KL included")):
+        epochs = trial[stage]
+        losses = [f"{epoch['loss']:.2f}" for epoch in (epochs[0], epochs[-1])]
+        accuracies = [f"{epoch['accuracy']:.1%}" for epoch in (epochs[0], epochs[-1])]
+        steps = str(len(epochs) * trial["steps_per_epoch"])
+        lines.append([title, steps, " → ".join(losses), " → ".join(accuracies)])
+    headings = [f"`{trial['row']}`", "steps", "mean loss, first → last epoch", "training accuracy"]
+    return table(headings, lines)
+
+
 def _spread(values: Iterable[float]) -> str:
     """Mean, standard deviation and all values; the value alone where there is one."""
     values = list(values)
@@ -125,3 +158,4 @@ def _fewer(seeds: list[dict]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+    README.write_text(summarised(README.read_text("utf-8")), "utf-8")
