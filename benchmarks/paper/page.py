@@ -11,6 +11,7 @@ from benchmarks.markdown import put, table
 from benchmarks.paper import config
 from benchmarks.paper.__main__ import RESULTS
 from benchmarks.paper.published import PUBLISHED, Published
+from benchmarks.paper.store import SMALL, STORED
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper.md"
@@ -27,7 +28,7 @@ STEPS = {
     "lenet5_caffe": (
         *("lenet5_caffe_sbp", "lenet5_caffe_bmrs", "lenet5_caffe_reweighted"),
         *("lenet5_caffe_labels", "lenet5_caffe_distilled", "lenet5_caffe_shifted"),
-        "lenet5_caffe",
+        *("lenet5_caffe", "lenet5_caffe_tiny"),
     ),
 }
 ONE_SEED = ("cifar_vgg_torch_l1", "cifar_vgg_torch_taylor")
@@ -58,10 +59,11 @@ def summarised(readme: str) -> str:
     lines = []
     for network, title in NETWORKS.items():
         (sbp,) = (p for p in PUBLISHED if (p.network, p.method) == (title, "SBP"))
-        seeds = rows[network]["seeds"].values()
+        stored = STORED[network]
+        seeds = rows[stored]["seeds"].values()
         fewer = statistics.mean(seed["dense_macs"] / seed["macs"] for seed in seeds)
         error = statistics.mean(seed["error"] for seed in seeds)
-        faster = speed[network]["faster"]["small"]
+        faster = speed[network]["faster"][stored]
         lines.append([title, f"{sbp.error:.2f}", f"{sbp.fewer_macs:.1f}×", f"{sbp.faster:.1f}×"])
         lines[-1] += [f"**{error:.2f}**", f"**{fewer:.1f}×**", f"**{faster:.1f}×**"]
     measures = ["error, %", "fewer MACs", "faster"]
@@ -79,19 +81,16 @@ def kept(kernels: dict[str, list[int]]) -> str:
 
 def _comparison(network: str, title: str, rows: dict, speed: dict) -> str:
     lines = [_published(each) for each in PUBLISHED if each.network == title]
-    seeds = list(rows[network]["seeds"].values())
+    dense = [seed["dense_error"] for seed in rows[network]["seeds"].values()]
+    lines.append(["here: before pruning", _spread(dense), "", "1×", "1×"])
     faster = speed["faster"]
-    lines += [
-        ["here: before pruning", _spread(s["dense_error"] for s in seeds), "", "1×", "1×"],
-        [
-            "**here: after**",
-            _spread(s["error"] for s in seeds),
-            ", ".join(kept(s["kernels"]) for s in seeds),
-            _fewer(seeds),
-            f"{faster['small']:.1f}×",
-        ],
-        [f"the paper's {PAPER_WIDTHS[network]}, timed here", "", "", "", f"{faster['paper']:.1f}×"],
-    ]
+    for name in SMALL[network]:
+        seeds = list(rows[name]["seeds"].values())
+        errors = _spread(seed["error"] for seed in seeds)
+        widths = ", ".join(kept(seed["kernels"]) for seed in seeds)
+        lines.append([f"**here: `{name}`**", errors, widths, _fewer(seeds), f"{faster[name]:.1f}×"])
+    paper = f"the paper's {PAPER_WIDTHS[network]}, timed here"
+    lines.append([paper, "", "", "", f"{faster['paper']:.1f}×"])
     return table(["method", "error, %", "kept units", "fewer MACs", "faster"], lines)
 
 
