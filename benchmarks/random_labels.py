@@ -38,8 +38,9 @@ from rich.table import Table
 import keras_sbp
 from benchmarks.architectures.results import machine, versions, write_json
 from benchmarks.markdown import put, table
+from benchmarks.paper.images import ShuffledImages
 from benchmarks.paper.networks import lenet_500_300
-from benchmarks.paper.training import ShuffledBatches, fit
+from benchmarks.paper.training import fit
 from keras_sbp.cli import data as images
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -80,7 +81,7 @@ def measure(method: str, data: images.Dataset, folder: pathlib.Path, seed: int) 
     monitor = [keras_sbp.SNRMonitor()] if method.startswith("gated") else []
     model = fit(
         network(method),
-        Batches(x, y, seed, _batch_size(method)),
+        ShuffledImages(x, y, seed, batch_size=_batch_size(method)),
         path,
         epochs=SETTINGS["epochs"],
         seed=seed,
@@ -123,18 +124,6 @@ def network(method: str) -> keras.Model:
         if layer.name.startswith("dense"):
             stack.append(keras.layers.Dropout(SETTINGS["dropout"]))
     return keras.Sequential(stack)
-
-
-class Batches(ShuffledBatches):
-    """Images and labels."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> None:
-        self._x, self._y = x, y
-        super().__init__(len(x), seed, batch_size)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.chosen(number)
-        return self._x[chosen], self._y[chosen]
 
 
 class AtInference(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""The data sets of the table, and batches of moved and mirrored images."""
+"""The data sets of the table, and batches of images that are moved and mirrored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(name: str, folder: str | None, validate: bool) -> Dataset:
 
 def to_train(
     data: Dataset, stage: Dense | Gated | Tune, seed: int, teacher: keras.Model | None = None
-) -> tuple | MovedImages:
+) -> tuple | ShuffledImages:
     """Returns what a stage trains on.
 
     Args:
@@ -40,30 +40,40 @@ def to_train(
         teacher: the network whose logits are part of the targets.
     """
     if teacher is not None:
-        return DistilledImages(data, teacher, stage.shift, stage.mirror, seed)
+        return DistilledImages(data.x_train, data.y_train, teacher, seed, stage.shift, stage.mirror)
     if stage.shift or stage.mirror:
-        return MovedImages(data, stage.shift, stage.mirror, seed)
+        return ShuffledImages(data.x_train, data.y_train, seed, stage.shift, stage.mirror)
     return data.x_train, data.y_train
 
 
-class MovedImages(keras.utils.PyDataset):
-    """Batches of images, each moved anew in each epoch; zeros come in at the border.
+class ShuffledImages(keras.utils.PyDataset):
+    """Batches of images in random order, moved if wanted; zeros come in at the border.
 
     Order and moves depend on the seed and the epoch alone, so that training can go on.
 
     Args:
-        data: its training images, and their labels as targets.
-        shift: by up to so many pixels in each direction.
-        mirror: whether half of the images are mirrored.
+        x: images of shape (count, height, width, channels).
+        y: labels, the targets.
         seed: of order and moves.
+        shift: images are moved by up to so many pixels in each direction, anew in each epoch.
+        mirror: whether half of the images are mirrored.
+        batch_size: examples per batch.
     """
 
-    def __init__(self, data: Dataset, shift: int, mirror: bool, seed: int) -> None:
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        seed: int,
+        shift: int = 0,
+        mirror: bool = False,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
         super().__init__()
-        self._y, self._seed, self._mirror = data.y_train, seed, mirror
-        self._count, self._moves = len(data.x_train), 2 * shift + 1
-        padded = np.pad(data.x_train, [(0, 0), (shift, shift), (shift, shift), (0, 0)])
-        shape = data.x_train.shape[1:3]
+        self._y, self._seed, self._mirror, self._batch_size = y, seed, mirror, batch_size
+        self._count, self._moves = len(x), 2 * shift + 1
+        padded = np.pad(x, [(0, 0), (shift, shift), (shift, shift), (0, 0)])
+        shape = x.shape[1:3]
         # Of shape (images, down, right, channels, height, width), and no copy.
         self._windows = np.lib.stride_tricks.sliding_window_view(padded, shape, (1, 2))
         self.start(0)
@@ -81,10 +91,10 @@ class MovedImages(keras.utils.PyDataset):
         self.start(self._epoch + 1)
 
     def __len__(self) -> int:
-        return -(-self._count // BATCH_SIZE)
+        return -(-self._count // self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self._order[number * BATCH_SIZE :][:BATCH_SIZE]
+        chosen = self._order[number * self._batch_size :][: self._batch_size]
         x = self.moved(chosen, self._down[chosen], self._right[chosen])
         mirrored = self._mirrored[chosen]
         x[mirrored] = x[mirrored, :, ::-1]
@@ -99,23 +109,27 @@ class MovedImages(keras.utils.PyDataset):
         return self._y[chosen]
 
 
-class DistilledImages(MovedImages):
-    """Moved images, with targets of shape (batch, 11): the label, then the teacher's ten logits.
+class DistilledImages(ShuffledImages):
+    """The same, with targets of shape (batch, 11): the label, then the teacher's ten logits.
 
     Args:
-        data: its training images.
+        x, y, seed, shift: as before.
         teacher: sees each image with each move, once.
-        shift: by up to so many pixels in each direction.
         mirror: not possible here.
-        seed: of order and moves.
     """
 
     def __init__(
-        self, data: Dataset, teacher: keras.Model, shift: int, mirror: bool, seed: int
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        teacher: keras.Model,
+        seed: int,
+        shift: int = 0,
+        mirror: bool = False,
     ) -> None:
         if mirror:
             raise ValueError("A row cannot distil from mirrored images: leave out one of the two.")
-        super().__init__(data, shift, mirror, seed)
+        super().__init__(x, y, seed, shift)
         moves = np.ndindex(self._moves, self._moves)
         every = np.arange(self._count)
         logits = [

@@ -31,7 +31,6 @@ STEPS = {
         *("lenet5_caffe", "lenet5_caffe_tiny"),
     ),
 }
-ONE_SEED = ("cifar_vgg_torch_l1", "cifar_vgg_torch_taylor")
 OTHERS = ("l1", "batch_norm", "taylor", "torch_l1", "torch_taylor")
 SIDE_BY_SIDE = {
     "lenet5_caffe": ("lenet5_caffe_labels", *(f"lenet5_caffe_{other}" for other in OTHERS)),

@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for network, names in SMALL.items():
             folder = pathlib.Path(scratch, network)
+            folder.mkdir()
             files = {name: folder / f"{name}.tflite" for name in ("before", "paper", *names)}
             keras_sbp.export(networks.NETWORKS[network](), files["before"])
             keras_sbp.export(PAPER[network](), files["paper"])

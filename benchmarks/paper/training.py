@@ -32,7 +32,7 @@ def fit(
 
     Args:
         model: what is to be trained.
-        data: `(x, y)`, or `images.MovedImages`.
+        data: `(x, y)`, or `images.ShuffledImages`.
         path: of the finished model; checkpoints and the history are kept beside it.
         epochs: to train.
         seed: of everything random.

@@ -37,7 +37,7 @@ def test_every_row_that_needs_no_gpu_was_measured_as_its_file_says(name: str) ->
         assert ROWS[name]["settings"] == row.settings()
 
 
-@pytest.mark.parametrize("name", [n for n in ROWS if n not in page.ONE_SEED])
+@pytest.mark.parametrize("name", ROWS)
 def test_three_seeds(name: str) -> None:
     assert sorted(ROWS[name]["seeds"]) == ["0", "1", "2"]
 

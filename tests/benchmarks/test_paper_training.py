@@ -38,9 +38,13 @@ def numbered(shape: tuple = (6, 5, 2)) -> Dataset:
     return Dataset(data.x_train, np.arange(300), data.x_test, data.y_test)
 
 
+def shuffled(data: Dataset, **options: object) -> images.ShuffledImages:
+    return images.ShuffledImages(data.x_train, data.y_train, 0, **options)
+
+
 def test_moved_images_are_cut_from_the_image_with_zeros_around_it() -> None:
     data = numbered()
-    batches = images.MovedImages(data, shift=2, mirror=True, seed=0)
+    batches = shuffled(data, shift=2, mirror=True)
     x, y = batches[1]
     assert x.shape == (128, 6, 5, 2)
     found = set()
@@ -59,12 +63,12 @@ def test_moved_images_are_cut_from_the_image_with_zeros_around_it() -> None:
 
 def test_images_that_neither_move_nor_mirror_stay_as_they_are() -> None:
     data = numbered()
-    x, y = images.MovedImages(data, 0, False, 3)[0]
+    x, y = shuffled(data)[0]
     np.testing.assert_array_equal(x, data.x_train[y])
 
 
 def test_every_epoch_has_each_image_once_in_an_order_of_its_own() -> None:
-    batches = images.MovedImages(numbered(), 1, True, 0)
+    batches = shuffled(numbered(), shift=1, mirror=True)
     epochs = []
     for _ in range(3):
         epochs.append(np.concatenate([batches[i][1] for i in range(len(batches))]))
@@ -72,7 +76,7 @@ def test_every_epoch_has_each_image_once_in_an_order_of_its_own() -> None:
     for order in epochs:
         assert sorted(order) == list(range(300))
     assert not np.array_equal(epochs[0], epochs[1])
-    again = images.MovedImages(numbered(), 1, True, 0)
+    again = shuffled(numbered(), shift=1, mirror=True)
     again.start(2)
     np.testing.assert_array_equal(again[0][1], epochs[2][:128])
 
@@ -81,14 +85,14 @@ def test_teachers_logits_are_those_of_the_moved_image() -> None:
     data = numbered((28, 28, 1))
     teacher = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
     teacher.add(keras.layers.Dense(10))
-    x, targets = images.DistilledImages(data, teacher, 1, False, 0)[0]
+    x, targets = images.DistilledImages(data.x_train, data.y_train, teacher, 0, 1)[0]
     np.testing.assert_allclose(targets[:, 1:], teacher.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
     assert sorted(targets[:, 0]) == sorted(set(targets[:, 0]))
 
 
 def test_mirrored_images_cannot_be_distilled() -> None:
     with pytest.raises(ValueError, match="mirrored"):
-        images.DistilledImages(numbered(), None, 1, True, 0)
+        images.DistilledImages(np.zeros((1, 4, 4, 1)), np.zeros(1), None, 0, mirror=True)
 
 
 def test_validation_keeps_the_test_images_out(tmp_path: pathlib.Path) -> None:
@@ -160,9 +164,11 @@ def test_training_goes_on_where_it_stopped(
         stages.run(row, dataset(), tmp_path, seed=0)
     monkeypatch.undo()
     seen = []
-    start = images.MovedImages.start
+    start = images.ShuffledImages.start
     monkeypatch.setattr(
-        images.MovedImages, "start", lambda self, epoch: (seen.append(epoch), start(self, epoch))[1]
+        images.ShuffledImages,
+        "start",
+        lambda self, epoch: (seen.append(epoch), start(self, epoch))[1],
     )
     stages.run(row, dataset(), tmp_path, seed=0)
     history = stages.path(row, tmp_path, "dense").with_suffix(".history.json")

@@ -38,8 +38,8 @@ def measured(name: str) -> dict:
 
 def images_of_mnist() -> tuple[np.ndarray, np.ndarray]:
     """MNIST's test images in [0, 1], and their labels."""
-    folders = [os.environ.get(DATA_VARIABLE), keras.config.keras_home() + "/datasets"]
-    for folder in filter(None, folders):
+    downloads = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    for folder in (os.environ.get(DATA_VARIABLE, downloads), downloads):
         path = pathlib.Path(folder) / "mnist.npz"
         if path.exists():
             with np.load(path) as file:
@@ -50,7 +50,9 @@ def images_of_mnist() -> tuple[np.ndarray, np.ndarray]:
 def run_one_by_one(name: str, x: np.ndarray) -> np.ndarray:
     """The logits of the .tflite file, in batches of 1."""
     small = LiteRTModel(MODELS / f"{name}.tflite")
-    ((input_name, _),) = small.inputs.items()
+    ((input_name, (shape, dtype)),) = small.inputs.items()
+    assert shape == (1, 28, 28, 1)
+    assert dtype == np.float32
     rows = [small({input_name: x[i : i + 1]}) for i in range(len(x))]
     return np.concatenate([next(iter(row.values())) for row in rows])
 
