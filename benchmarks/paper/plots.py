@@ -39,6 +39,7 @@ def curves(histories: dict[str, list[dict]]) -> None:
         accuracy = [row["accuracy"] for row in history]
         ax.plot(epochs, accuracy, "k--", label="training accuracy")
         ax.set(title=PLOTTED[network], xlabel="epoch with gates", ylabel="part that stays")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(fontsize=7)
     _save(figure, "paper_curves")
 
@@ -56,6 +57,7 @@ def histograms(histories: dict[str, list[dict]]) -> None:
         ax.imshow(np.log1p(counts), aspect="auto", extent=extent, cmap="magma")
         ax.axvline(0.0, color="white", linewidth=0.8, linestyle="--")
         ax.set_title(f"{PLOTTED[network]}, {gate}", fontsize=8)
+        ax.set_xlim(-1.0, 3.0)
     for ax in axes.flat[len(gates) :]:
         ax.set_axis_off()
     figure.supxlabel("log10 of the signal-to-noise ratio; units left of the dashed line go")
@@ -65,23 +67,25 @@ def histograms(histories: dict[str, list[dict]]) -> None:
 
 def pareto(rows: dict) -> None:
     """Error against how many times fewer multiply-accumulates remain, beside what others report."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for ax, (network, title) in zip(axes, NETWORKS.items(), strict=True):
+    figure, axes = plt.subplots(1, 3, figsize=(14, 6), layout="constrained")
+    for ax, (network, title) in zip(axes, PLOTTED.items(), strict=True):
         for each in PUBLISHED:
             if each.network == title and each.fewer_macs:
-                ax.plot(each.fewer_macs, each.error, "o", color="grey")
+                ax.plot(each.fewer_macs, each.error, "o", color="lightgrey")
                 ax.annotate(each.method, (each.fewer_macs, each.error), fontsize=7)
-        for name in sorted(name for name in rows if name.startswith(network)):
+        ax.set_prop_cycle(color=plt.colormaps["tab20"].colors)
+        for name in sorted(name for name in rows if config.load(name).network == network):
             seeds = rows[name]["seeds"].values()
             fewer = [seed["dense_macs"] / seed["macs"] for seed in seeds]
             errors = [seed["error"] for seed in seeds]
-            (points,) = ax.plot(fewer, errors, ".", alpha=0.4)
+            (points,) = ax.plot(fewer, errors, ".", alpha=0.5)
             center = statistics.mean(fewer), statistics.mean(errors)
             label = config.load(name).title
             ax.plot(*center, "*", color=points.get_color(), markersize=10, label=label)
         ax.set(title=title, xlabel="times fewer multiply-accumulates", ylabel="test error, %")
         ax.set_xscale("log")
-        ax.legend(fontsize=6)
+        ax.margins(x=0.15)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     _save(figure, "paper_pareto")
 
 
