@@ -28,7 +28,8 @@ STEPS = {
     "lenet5_caffe": (
         *("lenet5_caffe_sbp", "lenet5_caffe_bmrs", "lenet5_caffe_reweighted"),
         *("lenet5_caffe_labels", "lenet5_caffe_distilled", "lenet5_caffe_shifted"),
-        *("lenet5_caffe", "lenet5_caffe_tiny"),
+        *("lenet5_caffe", "lenet5_caffe_l1_distilled"),
+        *("lenet5_caffe_tiny", "lenet5_caffe_l1_tiny"),
     ),
 }
 OTHERS = ("l1", "batch_norm", "taylor", "torch_l1", "torch_taylor")
