@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # TensorFlow's start-up notes would bury the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-jax test-extras test-peer random-graphs lint format docs docs-tables clean
+.PHONY: demo test test-jax test-kernels test-extras test-peer random-graphs lint format docs docs-tables clean
 .DELETE_ON_ERROR:
 
 ## demo: the whole journey on a real data set that needs no download
@@ -28,6 +28,13 @@ test-jax: $(VENV)/.has-dev
 	KERAS_BACKEND=jax \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
 		$(BIN)/python -m pytest -n 2 --graphs 4 $(JAX_TESTS)
+
+## test-kernels: the tests of kernels that TensorFlow has on some processors only, with and without
+test-kernels: $(VENV)/.has-dev
+	for onednn in 0 1; do \
+		TF_ENABLE_ONEDNN_OPTS=$$onednn KERAS_BACKEND=tensorflow \
+			$(BIN)/python -m pytest -m kernel tests || exit 1; \
+	done
 
 ## test-extras: the tests with KerasHub and with tensorflow-model-optimization
 test-extras: $(VENV)/.has-extras

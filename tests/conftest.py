@@ -8,6 +8,7 @@ import keras
 import pytest
 
 from benchmarks.architectures import hub
+from tests import kernels
 
 TFMOT = ("tf_keras", "tensorflow_model_optimization")
 PEER = ("torch", "torch_pruning")
@@ -31,6 +32,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     foreign = [item for item in items if any(map(item.get_closest_marker, missing))]
     config.hook.pytest_deselected(items=foreign)
     items[:] = [item for item in items if item not in foreign]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs tests of operations that this machine's backend cannot run under JAX instead."""
+    marker = pyfuncitem.get_closest_marker("kernel")
+    if marker is None or all(map(kernels.is_here, marker.args)):
+        return None
+    kernels.run_under_jax(pyfuncitem)
+    return True
 
 
 @pytest.fixture(autouse=True)

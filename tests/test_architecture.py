@@ -6,6 +6,7 @@ import ast
 import graphlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -62,6 +63,13 @@ def test_imports(path: pathlib.Path) -> None:
         if name.split(".")[0] in ("tensorflow", "tf_keras", "jax", "torch"):
             assert room in ("deploy", "integrations", "cli"), name
     assert len(path.read_text().splitlines()) < 400
+
+
+def test_order_of_rooms_in_contributing() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    listed = re.search(r"is a row of rooms: (.*?)\. A room", text, re.DOTALL)[1]
+    folders = [room for room in ROOMS if room not in ("version", "__init__", "__main__")]
+    assert re.split(r",\s+", listed) == folders
 
 
 def module_of(path: pathlib.Path) -> str:

@@ -38,8 +38,9 @@ def test_transposed_convolution_absorbs_constants_only_as_a_matrix(kernel, strid
     assert small.get_layer("transposed").kernel.shape == (kernel, kernel, 6, inputs)
 
 
+@pytest.mark.kernel("dilated_transposed")
 def test_dilated_transposed_convolution() -> None:
-    # TensorFlow's CPU kernels know it in float32 only, so it is not in the zoo.
+    # TensorFlow's CPU kernels know it in float32 at best, so it is not in the zoo.
     transposed = layers.Conv2DTranspose(6, 3, dilation_rate=2, padding="same", name="transposed")
     model = image_network(layers.Conv2D(8, 3, activation="relu"), gate(), transposed, gate())
     small = pruned(model, [0, 1, 5], [2, 3])

@@ -158,9 +158,8 @@ def test_layer_scale_that_repeats_channels_is_opaque() -> None:
     assert "repeats" in find_handler(op)[1]
 
 
+@pytest.mark.kernel("channels_first", "channels_first_transposed")
 def test_channels_first() -> None:
-    # TensorFlow's CPU kernels know channels_last only; the structure can still be compared.
-    verify = keras.backend.backend() != "tensorflow"
     image, first = Input((3, 8, 8)), {"data_format": "channels_first"}
     x = layers.Conv2D(8, 3, activation="relu", name="conv", **first)(image)
     x = layers.Conv2D(12, 3, groups=4, activation="relu", name="grouped", **first)(gate(axis=1)(x))
@@ -172,7 +171,7 @@ def test_channels_first() -> None:
     randomise(model, drop=0.0)
     for each, units in zip(find_gates(model), ([0, 2, 4, 6], [0, 3, 6, 9], [0, 1]), strict=True):
         drop_units(each, units)
-    small, _ = prune(model, verify=verify)
+    small, _ = assert_same_function(model)
     assert small.get_layer("conv").kernel.shape == (3, 3, 3, 4)
     assert small.get_layer("grouped").kernel.shape == (3, 3, 1, 8)
     assert small.get_layer("transposed").kernel.shape == (3, 3, 4, 8)

@@ -63,6 +63,7 @@ def test_normalisation_that_mixes_units_is_gated_behind() -> None:
     assert units_after_half(gated) == {"second": 4, "rms": 4}
 
 
+@pytest.mark.kernel("channels_first")
 def test_channels_first() -> None:
     inputs = Input((3, 7, 9))
     x = layers.Conv2D(8, 3, data_format="channels_first", padding="same", name="conv")(inputs)

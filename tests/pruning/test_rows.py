@@ -13,8 +13,6 @@ from keras_sbp.graph import trace
 from keras_sbp.graph.registry import stock_class
 from keras_sbp.pruning.rows import LINEAR, count_rows, matrix, take_rows
 
-ON_CPU = keras.backend.backend() == "jax"  # TensorFlow has no channels first convolution there
-
 
 def convolutions():
     for rank, size in ((1, (11,)), (2, (9, 6)), (3, (7, 6, 8))):
@@ -27,12 +25,20 @@ def convolutions():
                 (*size, 3),
             )
     yield layers.Conv2D(4, (1, 3), strides=(2, 1), padding="same"), (7, 8, 3)
-    if ON_CPU:
-        yield layers.Conv2D(4, (2, 3), padding="same", data_format="channels_first"), (3, 7, 8)
-        yield layers.Conv1D(4, 2, strides=2, data_format="channels_first"), (3, 9)
 
 
-CASES = [*convolutions(), (layers.Dense(5), (7,)), (layers.Dense(5), (3, 4, 7))]
+def channels_first():
+    first = {"data_format": "channels_first"}
+    yield layers.Conv2D(4, (2, 3), padding="same", name="images", **first), (3, 7, 8)
+    yield layers.Conv1D(4, 2, strides=2, name="sequences", **first), (3, 9)
+
+
+CASES = [
+    *convolutions(),
+    *(pytest.param(*case, marks=pytest.mark.kernel("channels_first")) for case in channels_first()),
+    (layers.Dense(5), (7,)),
+    (layers.Dense(5), (3, 4, 7)),
+]
 
 
 @pytest.mark.parametrize(("layer", "shape"), CASES, ids=lambda x: str(getattr(x, "name", x)))

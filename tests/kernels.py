@@ -1,0 +1,56 @@
+"""Operations that not every build of a backend can run, on not every processor.
+
+TensorFlow on a CPU has some kernels only where oneDNN is on, and oneDNN is on or off by what it
+finds of the processor. `TF_ENABLE_ONEDNN_OPTS=0` or `1` shows the other kind of machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from keras import ops
+
+ROOT = pathlib.Path(__file__).parents[1]
+IMAGE, KERNEL = np.ones((1, 4, 4, 4), "float32"), np.ones((3, 3, 4, 4), "float32")
+
+KERNELS = {
+    "channels_first": lambda: ops.conv(IMAGE, KERNEL, data_format="channels_first"),
+    "channels_first_transposed": lambda: ops.conv_transpose(
+        IMAGE, KERNEL, strides=2, data_format="channels_first"
+    ),
+    "dilated_transposed": lambda: ops.conv_transpose(
+        IMAGE, KERNEL, strides=1, dilation_rate=2, data_format="channels_last"
+    ),
+}
+
+
+@functools.cache
+def is_here(kernel: str) -> bool:
+    """Whether this backend runs the operation on this machine: it is tried, once."""
+    try:
+        ops.convert_to_numpy(KERNELS[kernel]())
+    except Exception as error:
+        if type(error).__name__ not in ("InvalidArgumentError", "UnimplementedError"):
+            raise
+        return False
+    return True
+
+
+def run_under_jax(item: pytest.Item) -> None:
+    """Runs a test in a process of its own, Keras on JAX, which has all kernels."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", item.nodeid],
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"Under JAX, as TensorFlow has no kernel here:\n{done.stdout}", pytrace=False)
