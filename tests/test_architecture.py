@@ -17,6 +17,7 @@ import keras_sbp
 PACKAGE = pathlib.Path(keras_sbp.__file__).parent
 ROOMS = [
     "version",
+    "telling",
     "distributions",
     "selection",
     "layers",
@@ -70,6 +71,11 @@ def test_order_of_rooms_in_contributing() -> None:
     listed = re.search(r"is a row of rooms: (.*?)\. A room", text, re.DOTALL)[1]
     folders = [room for room in ROOMS if room not in ("version", "__init__", "__main__")]
     assert re.split(r",\s+", listed) == folders
+
+
+def test_warnings_are_given_where_they_find_the_users_line() -> None:
+    giving = [path.name for path in FILES if "warnings.warn" in path.read_text()]
+    assert giving == ["telling.py"]
 
 
 def module_of(path: pathlib.Path) -> str:

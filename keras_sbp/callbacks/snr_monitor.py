@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -15,6 +14,7 @@ from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
 from keras_sbp.graph import find_gates
 from keras_sbp.layers import SBPLayer
+from keras_sbp.telling import warn
 
 _logger = logging.getLogger("keras_sbp")
 _GATES_IN_LINE = 6
@@ -258,5 +258,4 @@ def require_gates(model: Any, callback: str) -> list[SBPLayer]:
 
 def _warn(messages: list[str]) -> None:
     for message in messages:
-        # The caller of fit() is many frames of Keras away; the message says all it needs.
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)

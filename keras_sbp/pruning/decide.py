@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,6 +11,7 @@ from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.selection import Rule, UnitGroup
 from keras_sbp.selection.ranking import rounded_up
+from keras_sbp.telling import warn
 
 
 def decide(network: ProgramNetwork, rule: Rule) -> dict[SBPLayer, np.ndarray]:
@@ -53,9 +53,8 @@ def warn_of_hidden_gates(graph: Graph) -> None:
     hidden = [gate for gate in find_gates(graph.model) if gate not in seen]
     if hidden:
         names = ", ".join(f"'{gate.path}'" for gate in hidden)
-        warnings.warn(
+        warn(
             f"{len(hidden)} gates are inside layers that pruning does not look into, and stay "
             f"there as they are: {names}. Build the network from Functional or Sequential "
-            "models to have them pruned.",
-            stacklevel=3,
+            "models to have them pruned."
         )

@@ -1,0 +1,42 @@
+"""Warnings that point at the user's line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import FrameType
+
+# Whose frames may lie between the user's line and ours: Keras's and what is built on it, the
+# backends', and those that Python itself puts in between.
+_KERAS = {"keras_sbp", "keras", "keras_hub", "keras_tuner", "tf_keras"}
+_BETWEEN = _KERAS | {"tensorflow", "jax", "torch", "contextlib", "functools", "threading"}
+
+
+def warn(message: str) -> None:
+    """Gives a `UserWarning` at the innermost line that is neither ours nor Keras's.
+
+    A callback is many frames of Keras and of its backend away from the line that called `fit()`,
+    and that line is what the user can change.
+    """
+    frame = _users_frame()
+    warnings.warn_explicit(
+        message,
+        UserWarning,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _users_frame() -> FrameType:
+    """The innermost frame of other code; the outermost of all if there is none, as in threads."""
+    frame = sys._getframe()
+    while _is_between(frame) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _is_between(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__") or ""
+    return module.partition(".")[0] in _BETWEEN
