@@ -124,6 +124,13 @@ def test_list_of_activations_is_complete() -> None:
     assert sorted(listed) == sorted(function.__name__ for function in ELEMENTWISE)
 
 
+def test_signature_of_prune() -> None:
+    text = (ROOT / "docs" / "pruning.md").read_text("utf-8")
+    shown = re.search(r"`keras_sbp\.prune\((.*?)\)`", text, re.DOTALL)[1]
+    arguments = [a.split("=")[0].strip() for a in shown.split(",") if a.strip() != "*"]
+    assert arguments == list(inspect.signature(keras_sbp.prune).parameters)
+
+
 def test_version_is_the_same_everywhere() -> None:
     assert f"version: {keras_sbp.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert keras_sbp.__version__ in (ROOT / "CHANGELOG.md").read_text()

@@ -59,13 +59,13 @@ class LayerInputChange(Rule):
             network as pruned so far. `"layer"`: both from the original one.
         reweight: Whether `prune()` gives the readers the weights that were
             found, as `prune(..., reweight=data)` does after other rules.
-        ridge: Non-negative float, relative to each feature's second moment.
+        ridge: Positive float, relative to each feature's second moment.
             Larger values make the choice depend less on details of few data.
 
     Raises:
         TypeError: If `keep` is neither a number nor a `Budget`.
         ValueError: If `keep` is out of range or a budget of latency, `variant`
-            is not known or `ridge` is negative.
+            is not known or `ridge` is not positive.
 
     Example:
 

@@ -96,6 +96,18 @@ def test_the_kl_in_the_loss_is_that_of_a_float64_computation():
     assert model.test_on_batch(x, y) == 0.0
 
 
+def test_a_gate_that_is_not_trainable_draws_noise_and_leaves_a_constant_kl():
+    gate = wide_gate((8, 4))
+    gate.trainable = False
+    model, x, y = train_with(gate, samples=8)
+    before = gate.posterior
+    history = model.fit(x, y, epochs=2, batch_size=8, verbose=0)
+    np.testing.assert_array_equal(gate.posterior.mu, before.mu)
+    np.testing.assert_array_equal(gate.posterior.log_sigma, before.log_sigma)
+    np.testing.assert_allclose(history.history["loss"], 2 * [gate.kl_loss()], rtol=1e-5)
+    assert len(np.unique(noise_of(gate, (8, 4))[0])) == 8 * 4
+
+
 def test_without_num_samples_the_kl_is_divided_by_batch_times_steps_times_replicas():
     gate = SBPLayer()
     gate.set_steps_per_epoch(7, replicas=2)
