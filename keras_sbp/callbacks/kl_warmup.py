@@ -52,6 +52,9 @@ class KLWarmup(keras.callbacks.Callback):
         self.start_epoch = _check_epochs("start_epoch", start_epoch)
         self._gates: list[SBPLayer] = []
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(epochs={self.epochs}, start_epoch={self.start_epoch})"
+
     def factor(self, epoch: int) -> float:
         """Returns the factor on the KL in an epoch, counted from 0."""
         return min(max((epoch - self.start_epoch + 1) / (self.epochs + 1), 0.0), 1.0)

@@ -121,6 +121,12 @@ class SNRMonitor(keras.callbacks.Callback):
         self._pending_line: str | None = None
         self._last: EpochSummary | None = None
 
+    def __repr__(self) -> str:
+        if self._last is None:
+            return f"<{type(self).__name__} before its first epoch>"
+        epochs = self.history["epoch"][-1] + 1
+        return f"<{type(self).__name__} after epoch {epochs}: {self._line(self._last)}>"
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Finds the gates, checks them and tells them the steps per epoch."""
         self._gates = require_gates(self.model, type(self).__name__)

@@ -12,6 +12,7 @@ from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import arguments, raw_values, unit_axis
 from keras_sbp.layers.deciding import check_decision, deciding, decision_for
 from keras_sbp.layers.kl_weighting import KLWeighting
+from keras_sbp.layers.one_line import one_line
 from keras_sbp.layers.stored_posterior import StoredPosterior
 from keras_sbp.selection import PosteriorRule, SNRThreshold
 
@@ -299,6 +300,9 @@ class SBPLayer(keras.layers.Layer):
                 "the learning rate or the learning_rate_multiplier, clip gradients), or load an "
                 "earlier checkpoint."
             )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {one_line(self)}>"
 
     def _require_built(self) -> StoredPosterior:
         if not self.built:

@@ -64,3 +64,7 @@ def test_a_model_without_gates_is_refused():
 def test_refuses_bad_arguments(arguments, error):
     with pytest.raises(error, match="KLWarmup expected"):
         KLWarmup(*arguments)
+
+
+def test_repr_is_what_constructs_it():
+    assert repr(KLWarmup(3, start_epoch=1)) == "KLWarmup(epochs=3, start_epoch=1)"

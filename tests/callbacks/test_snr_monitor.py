@@ -183,3 +183,13 @@ def test_a_posterior_that_goes_bad_stops_training_after_the_epoch():
 def test_refuses_bad_arguments(arguments, error):
     with pytest.raises(error, match="SNRMonitor expected"):
         SNRMonitor(**arguments)
+
+
+def test_repr_says_what_came_of_it():
+    monitor = SNRMonitor()
+    assert repr(monitor) == "<SNRMonitor before its first epoch>"
+    model = keras.Sequential([keras.Input((4,)), SBPLayer(num_samples=10)])
+    model.compile("sgd", "mse")
+    x = np.ones((8, 4), "float32")
+    model.fit(x, x, epochs=2, verbose=0, callbacks=[monitor])
+    assert repr(monitor).startswith("<SNRMonitor after epoch 2: SBP keeps 4 of 4 units (0% ")
