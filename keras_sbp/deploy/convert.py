@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_sbp.deploy.formats import FORMATS, Format
+from keras_sbp.deploy.inference import Inference
 from keras_sbp.deploy.packages import require
 from keras_sbp.deploy.precision import float32_twin
 from keras_sbp.deploy.workarounds import (
@@ -53,7 +54,7 @@ def _export(model: keras.Model, path: str, form: Format, specs: Any, **options: 
     with warnings.catch_warnings():
         # Keras tries out names that NumPy 2 removed.
         warnings.filterwarnings("ignore", category=FutureWarning, module="keras")
-        model.export(
+        Inference(model).export(
             path, format=form.export_name, verbose=False, input_signature=[specs], **options
         )
 
