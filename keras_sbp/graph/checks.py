@@ -51,6 +51,17 @@ def ask_needs(
     return results
 
 
+def ask_computes(handler: LayerHandler, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+    """Returns `handler.computes(...)`, checked."""
+    answer = _Answer(handler, op, "computes")
+    results = answer.to(lambda: handler.computes(op, needed))
+    answer.require_one_per(op.outputs, results, "output")
+    for i, (tensor, units) in enumerate(zip(op.outputs, results, strict=True)):
+        if units is not None:
+            answer.require_arrays(tensor, units, f"of output {i}", np.dtype(bool))
+    return results
+
+
 def ask_rebuild(
     handler: LayerHandler,
     op: Op,

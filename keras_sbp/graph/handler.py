@@ -62,6 +62,14 @@ class LayerHandler(abc.ABC):
         An entry of None means that the whole tensor is not needed.
         """
 
+    def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+        """Which units does the call compute, so that each output has the needed ones?
+
+        More than these where units depend on one another inside of the call, as those of a
+        recurrent layer do. It is asked before a gate is put behind the call.
+        """
+        return needed
+
     @abc.abstractmethod
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
@@ -170,6 +178,10 @@ class Opaque(LayerHandler):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Everything is needed."""
         return [{} for _ in op.inputs]
+
+    def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+        """Everything."""
+        return [{} for _ in op.outputs]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder

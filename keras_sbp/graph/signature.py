@@ -34,12 +34,13 @@ def _refuse_several_arguments(model: keras.Model) -> None:
     parameters = inspect.signature(model.call).parameters.values()
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+    needed = [name for name in needed if name != "training"]  # Keras passes it by itself
     if len(needed) > 1:
         raise TypeError(
             f"Model '{model.name}' (of type {type(model).__name__}) is called with several "
             f"arguments: {', '.join(needed)}. Expected a call() with one, as Functional models "
             "have: a tensor, or a list or dict of tensors. Wrap the model in one that takes a "
-            "dict."
+            "dict, or give arguments that may be left out a default: mask=None."
         )
 
 

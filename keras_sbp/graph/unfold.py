@@ -8,6 +8,7 @@ layer's weights in it.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -54,10 +55,13 @@ def unfold(layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]) -> Re
         CannotUnfoldError: the graph would not be, or might not be, the same function.
     """
     _refuse_special(layer)
+    takes_training = inspect.signature(layer.call).parameters.get("training")
+    if takes_training is not None and takes_training.default is takes_training.empty:
+        kwargs = {"training": None} | kwargs
     with keras_internals.leaving_no_trace(layer):
         recording = _record(layer, args, kwargs, training=None)
         _refuse_lost_weights(layer, _calls(recording))
-        if "training" in inspect.signature(layer.call).parameters:
+        if takes_training is not None:
             training = _record(layer, args, kwargs, training=True)
             if _fingerprint(training) != _fingerprint(recording):
                 raise CannotUnfoldError("it computes something else in training")
@@ -78,6 +82,11 @@ def _refuse_special(layer: keras.layers.Layer) -> None:
         raise CannotUnfoldError("it is quantised or has LoRA weights")
     if getattr(layer, "activity_regularizer", None) is not None:
         raise CannotUnfoldError("it has an activity regularizer")
+    if hasattr(layer.call, "python_function"):
+        raise CannotUnfoldError(
+            "its call() is decorated with @tf.function: remove the decorator, since Keras compiles "
+            "whole models in fit() and predict()"
+        )
 
 
 def _record(
@@ -99,10 +108,8 @@ def _record(
         try:
             outputs = layer.call(*args, **kwargs)
         except Exception as error:
-            message = str(error).strip().split("\n")[0][:100]
-            raise CannotUnfoldError(
-                f"its call() fails on symbolic inputs ({type(error).__name__}: {message})"
-            ) from error
+            message = f"{type(error).__name__}: {_in_short(error)}"
+            raise CannotUnfoldError(f"its call() fails on symbolic inputs ({message})") from error
     if scope.state_mapping:
         raise CannotUnfoldError("its call() changes variables, or draws random numbers")
     leaves = keras.tree.flatten(outputs)
@@ -113,6 +120,21 @@ def _record(
     except Exception as error:
         raise CannotUnfoldError("its outputs are not connected to its inputs") from error
     return Recording(inputs, functional, outputs)
+
+
+def _in_short(error: Exception) -> str:
+    """What an error says, in whole sentences, without code and lists of arguments."""
+    paragraphs = re.sub(r"\x1b\[\d+m", "", str(error)).strip().split("\n\n")
+    # Keras first says where an error happened, and in the next paragraph what.
+    told = [paragraphs.pop(0)] if paragraphs[0].startswith("Exception encountered when") else []
+    for paragraph in paragraphs:
+        if told and paragraph.startswith("```"):
+            told[-1] = re.sub(r"(?<=\.) [^.]*:$", "", told[-1])
+            break
+        told.append(paragraph)
+        if not paragraph.endswith(":"):
+            break
+    return " ".join(" ".join(told).split()).rstrip(".")
 
 
 def _refuse_lost_weights(layer: keras.layers.Layer, calls: list[_Call]) -> None:

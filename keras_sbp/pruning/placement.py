@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from keras import layers
 
 from keras_sbp.graph import Analysis, Graph, Op
+from keras_sbp.graph.checks import ask_computes
 from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
-from keras_sbp.graph.handler import Opaque
+from keras_sbp.graph.handler import Opaque, kind
 from keras_sbp.graph.handlers.einsum_roles import Roles, equation_of
-from keras_sbp.graph.units import Known, Needs
-from keras_sbp.graph.what_if import Site, WhatIf
+from keras_sbp.graph.units import Known, Needs, kept
+from keras_sbp.graph.what_if import UNIT, Site, WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 from keras_sbp.pruning.redundancy import without_redundant
 from keras_sbp.pruning.sites import CannotGateError, SiteSearch
+
+NORMALISATIONS = (layers.LayerNormalization, layers.RMSNormalization)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
     """Returns one gate for each group of coupled units that can be removed."""
     plan = Plan()
     existing: list[Placement] = []
-    stands_for: dict[Op, list[Op]] = {}
+    stands_for: dict[Spot, list[Op]] = {}
     for group in coupled_units(graph, what_if.handlers):
         producers = _producers(group, analysis) or _normalised(group, stands_for)
         gate = _existing_gate(group, producers)
@@ -69,8 +72,7 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
         except CannotGateError as error:
             plan.refusals.append(Refusal(producers, str(error)))
             if len(group.sources) == 1:
-                tensors = {spot.tensor for spot in group.spots}
-                stands_for |= {op: producers for op in error.blockers if op.inputs[0] in tensors}
+                stands_for |= dict.fromkeys(_behind(error.blockers, group), producers)
     plan.placements = without_redundant(plan.placements, existing, what_if)
     return plan
 
@@ -92,6 +94,8 @@ def unit_axes(op: Op) -> list[int]:
     weights = getattr(op.operation, "weights", ())
     if not any(len(weight.shape) > 1 for weight in weights):
         return []
+    if isinstance(op.operation, NORMALISATIONS):
+        return []  # its weights weigh units that others make
     if isinstance(op.operation, layers.EinsumDense) and equation_of(op) is not None:
         roles = Roles.of(op)
         return sorted(roles.output.index(letter) for letter in roles.free)
@@ -120,17 +124,21 @@ def _unit_axes(op: Op, analysis: Analysis) -> list[int]:
     return [op.outputs[0].rank - 1] if getattr(op.operation, "weights", ()) else []
 
 
-def _normalised(group: Group, stands_for: dict[Op, list[Op]]) -> list[Op]:
+def _normalised(group: Group, stands_for: dict[Spot, list[Op]]) -> list[Op]:
     """A normalisation that mixes the units of one layer stands for that layer.
 
     The layer itself stays whole then, but what reads the normalised units shrinks.
     """
-    if len(group.sources) != 1:
-        return []
-    op = group.makers.get(group.sources[0])
-    producers = stands_for.get(op, [])
-    is_alike = op is not None and [t.shape for t in op.inputs] == [t.shape for t in op.outputs]
-    return producers if is_alike else []
+    return stands_for.get(group.sources[0], []) if len(group.sources) == 1 else []
+
+
+def _behind(blockers: Sequence[Op], group: Group) -> Iterator[Spot]:
+    """Yields where a group's units come out of normalisations: not, say, its positions."""
+    axes = {spot.tensor: spot.axis for spot in group.spots}
+    for op in blockers:
+        is_alike = [t.shape for t in op.inputs] == [t.shape for t in op.outputs]
+        if is_alike and op.inputs[0] in axes:
+            yield Spot(op.outputs[0], axes[op.inputs[0]])
 
 
 def _existing_gate(group: Group, producers: list[Op]) -> Placement | None:
@@ -215,6 +223,19 @@ def _refuse_hopeless(graph: Graph, analysis: Analysis, what_if: WhatIf, group: G
                 f"'{op.name}' makes several units of one, which can only go together; the gate of "
                 "what it reads governs them"
             )
+        if _needs_itself(spot, op, what_if):
+            raise CannotGateError(
+                f"'{op.name}' ({kind(op)}) computes all of its units as long as one of them stays"
+            )
+
+
+def _needs_itself(spot: Spot, op: Op, what_if: WhatIf) -> bool:
+    """Tells whether an op computes a unit although no reader needs it."""
+    keep = np.ones(spot.size, bool)
+    keep[UNIT] = False
+    needed = [{spot.axis: keep} if tensor is spot.tensor else None for tensor in op.outputs]
+    units = ask_computes(what_if.handlers[op], op, needed)[op.outputs.index(spot.tensor)]
+    return units is not None and bool(kept(units, spot.axis, spot.size)[UNIT])
 
 
 def _common_axis(spots: Sequence[Spot]) -> int:

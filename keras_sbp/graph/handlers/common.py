@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_sbp.graph.program import tensors_in
 from keras_sbp.graph.trace import Op
+
+CALLED_WITH_A_MASK = "it is called with a mask"
 
 
 def numpy_weight(variable: Any) -> np.ndarray:
     """Returns a weight as NumPy, in float32 at least."""
     value = keras.ops.convert_to_numpy(variable)
     return value.astype(np.float32) if value.dtype.itemsize < 4 else value
+
+
+def further_tensors(op: Op) -> set[str]:
+    """Returns the names of a layer's arguments, behind the first, that hold tensors."""
+    arguments = inspect.signature(op.operation.call).bind(*op.args, **op.kwargs).arguments
+    return {name for name, value in list(arguments.items())[1:] if tensors_in(value)}
 
 
 def bias_of(layer: Any, outputs: int) -> np.ndarray:

@@ -100,6 +100,10 @@ class EinsumDense(LayerHandler):
                 needs[roles.inputs.index(letter)] = wanted[axis]
         return [needs]
 
+    def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+        """What is needed, or everything where the activation mixes units."""
+        return [needs and _wanted(op, needs) for needs in needed]
+
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:

@@ -86,6 +86,11 @@ class Linear(LayerHandler):
             needs |= {a: needed[0][a] for a in self.other_axes(op) if a in needed[0]}
         return [needs]
 
+    def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+        """What is needed, or everything where the activation mixes units."""
+        axis = self.axis(op)
+        return [needs and needs | {axis: self._outputs(op, needs)} for needs in needed]
+
     def _kernel(self, op: Op) -> np.ndarray:
         """The kernel as (taps, inputs, outputs)."""
         kernel = self.arrange(numpy_weight(op.operation.kernel))

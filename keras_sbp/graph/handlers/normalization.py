@@ -8,7 +8,7 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
-from keras_sbp.graph.handlers.common import numpy_weight
+from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK, numpy_weight
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
@@ -22,7 +22,7 @@ class BatchNormalization(LayerHandler):
 
     def refuses(self, op: Op) -> str | None:
         """Refuses masks, which are further inputs."""
-        return "it is called with a mask" if len(op.inputs) > 1 else None
+        return CALLED_WITH_A_MASK if len(op.inputs) > 1 else None
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A constant stays constant, and so does a channel whose gamma is 0."""

@@ -8,12 +8,16 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
-from keras_sbp.graph.handlers.common import at_least_one
+from keras_sbp.graph.handlers.common import (
+    CALLED_WITH_A_MASK,
+    at_least_one,
+    further_tensors,
+)
 from keras_sbp.graph.handlers.recurrence import Recurrence, closed, serialised, unit_axis, why_not
 from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.time_steps import directions, repetitions
-from keras_sbp.graph.trace import Op
+from keras_sbp.graph.trace import Op, Tensor
 from keras_sbp.graph.units import Known, Needs, constants, kept
 
 
@@ -21,7 +25,9 @@ class Recurrent(LayerHandler):
     """What layers of one or two recurrences share: the same units stay in all of them."""
 
     def refuses(self, op: Op) -> str | None:
-        """Refuses initial states, states that outlive a call, and cells of other kinds."""
+        """Refuses masks, initial states, states that outlive a call, and cells of other kinds."""
+        if "mask" in further_tensors(op):
+            return CALLED_WITH_A_MASK
         if len(op.inputs) != 1:
             return "it is given initial states"
         reasons = (why_not(layer) for layer in directions(op.operation))
@@ -45,6 +51,12 @@ class Recurrent(LayerHandler):
         free = constant == 0 if zero_only else ~np.isnan(constant)
         return [{axis: at_least_one(reaches & ~free)}]
 
+    def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+        """The hidden units that stay, in every output."""
+        recurrences = _recurrences(op)
+        units = _units(op, recurrences, needed)
+        return [_carried(recurrences, tensor, units) for tensor in op.outputs]
+
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
@@ -65,26 +77,24 @@ class Recurrent(LayerHandler):
         if first_call:
             for each, new, bias in zip(recurrences, directions(layer), biases, strict=True):
                 each.write(new, slim, axis, units, bias)
-        slims = []
-        for source, tensor in zip(op.outputs, tensors, strict=True):
-            own = _axis(recurrences, source.rank)
-            carried = {own: np.tile(units, source.shape[own] // units.size)}
-            slims.append(build.slim(source, tensor, carried=carried))
-        return slims
+        return [
+            build.slim(source, tensor, carried=_carried(recurrences, source, units))
+            for source, tensor in zip(op.outputs, tensors, strict=True)
+        ]
 
 
 @handles(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)
 class RecurrentLayer(Recurrent):
     """Input features are pruned; constants go into the bias. A hidden unit stays while it is
-    needed, or read by one that stays. Opaque when stateful, given initial states, or made of
-    other cells than one LSTMCell, GRUCell or SimpleRNNCell.
+    needed, or read by one that stays. Opaque when stateful, given initial states or a mask, or
+    made of other cells than one LSTMCell, GRUCell or SimpleRNNCell.
     """
 
 
 @handles(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
 class ConvLSTM(Recurrent):
     """Input channels and filters are pruned as in an LSTM; constants go into the bias unless
-    zero-padded. Opaque when stateful or given initial states.
+    zero-padded. Opaque when stateful, or given initial states or a mask.
     """
 
 
@@ -134,6 +144,12 @@ def _units(op: Op, recurrences: list[Recurrence], needed: list[Needs | None]) ->
             units |= kept(needs, axis, tensor.shape[axis]).reshape(-1, units.size).any(0)
     reads = np.logical_or.reduce([each.reads for each in recurrences])
     return closed(at_least_one(units), reads)
+
+
+def _carried(recurrences: list[Recurrence], output: Tensor, units: np.ndarray) -> Needs:
+    """What an output has where these hidden units stay; directions side by side fold apart."""
+    axis = _axis(recurrences, output.rank)
+    return {axis: np.tile(units, output.shape[axis] // units.size)}
 
 
 def _macs_per_input(op: Op, recurrences: list[Recurrence], units: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, tidy
@@ -84,7 +85,13 @@ class ChannelWise(LayerHandler):
     layers.Cropping3D,
 )
 class Pooling(ChannelWise):
-    """Channels, constants and scales pass: maxima and means leave padded positions out."""
+    """Channels, constants and scales pass: maxima and means leave padded positions out. Opaque
+    when it is called with a mask.
+    """
+
+    def refuses(self, op: Op) -> str | None:
+        """Refuses masks, which are further inputs."""
+        return CALLED_WITH_A_MASK if len(op.inputs) > 1 else None
 
 
 @handles(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)

@@ -10,6 +10,7 @@ from keras import layers
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, find_handler, handles
+from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.time_steps import inner_call
 from keras_sbp.graph.trace import Op
@@ -20,13 +21,13 @@ from keras_sbp.graph.units import Known, Needs
 @handles(layers.TimeDistributed)
 class TimeDistributed(LayerHandler):
     """What is pruned and what passes is as for the layer inside; all time steps are kept. Opaque
-    when that layer would be, is a model, or has another dtype policy.
+    when that layer would be, is a model, or has another dtype policy, or with a mask.
     """
 
     def refuses(self, op: Op) -> str | None:
         """Refuses what the handler of the layer inside refuses."""
         if len(op.inputs) != 1:
-            return "it is called with further arguments"
+            return CALLED_WITH_A_MASK
         inner = inner_call(op)
         _, reason = find_handler(inner)
         if reason:
@@ -47,6 +48,13 @@ class TimeDistributed(LayerHandler):
         handler, _ = find_handler(inner)
         needs = handler.needs(inner, [_at_one_step(needed[0])], [_at_one_step(inputs[0])])
         return [None if each is None else _with_time(each) for each in needs]
+
+    def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+        """As at one step."""
+        inner = inner_call(op)
+        handler, _ = find_handler(inner)
+        units = handler.computes(inner, [each and _at_one_step(each) for each in needed])
+        return [each and _with_time(each) for each in units]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
