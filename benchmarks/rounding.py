@@ -54,7 +54,7 @@ def pruned(model: keras.Model, fraction: float, multiple: int) -> tuple[keras.Mo
     gated = keras_sbp.insert_sbp(
         model, tie_residual=True, mu_initializer=1.0, log_sigma_initializer=-20.0
     )
-    rule = keras_sbp.Budget(macs=fraction, base=keras_sbp.L2Norm())
+    rule = keras_sbp.Budget(macs=fraction, base=keras_sbp.L2Norm(), min_keep=1)
     small, report = keras_sbp.prune(gated, rule, round_to=multiple, verify=False)
     return small, report.macs_before / report.macs_after
 

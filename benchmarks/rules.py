@@ -101,7 +101,7 @@ def _input_change(
     fractions = [1 / times for times in TIMES_FEWER]
     blind = {"L1": L1Norm, "L2": L2Norm, "random": lambda keep=0.5: Random(keep, seed)}
     rules = {
-        f"{name}, ranked": [Budget(macs=f, base=make()) for f in fractions]
+        f"{name}, ranked": [Budget(macs=f, base=make(), min_keep=1) for f in fractions]
         for name, make in blind.items()
     }
     rules |= {
@@ -122,7 +122,7 @@ def _input_change(
 def _by_input_change(samples: np.ndarray, fractions: list[float], reweight: bool) -> dict:
     return {
         f"input change, {variant}": [
-            LayerInputChange(samples, Budget(macs=fraction), variant, reweight)
+            LayerInputChange(samples, Budget(macs=fraction, min_keep=1), variant, reweight)
             for fraction in fractions
         ]
         for variant in ("layer", "sequential", "asymmetric")
@@ -145,7 +145,8 @@ def _same_everywhere(
 
 
 def _curve(rule: keras_sbp.selection.Rule) -> list[Budget]:
-    return [Budget(macs=fraction, base=rule) for fraction in FRACTIONS]
+    # Down to 2 % of the work, the floor that protects barely trained gates would decide.
+    return [Budget(macs=fraction, base=rule, min_keep=1) for fraction in FRACTIONS]
 
 
 def _compile(model: keras.Model) -> None:

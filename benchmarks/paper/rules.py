@@ -35,7 +35,7 @@ def pruned(model: keras.Model, how: Prune, data: Dataset, seed: int) -> keras.Mo
         return torch_pruning.pruned(model, OF_TORCH_PRUNING[how.rule], how.budget, x, y, seed)
     rule = _rule(how.rule, x, y)
     if how.budget is not None:
-        rule = keras_sbp.Budget(macs=how.budget, base=rule)
+        rule = keras_sbp.Budget(macs=how.budget, base=rule, min_keep=1)
     samples = x[: how.reweight] if how.reweight else None
     small, _ = keras_sbp.prune(model, rule, reweight=samples)
     return small

@@ -66,6 +66,13 @@ def add_rule(parser: argparse.ArgumentParser) -> None:
         "goes first",
     )
     group.add_argument(
+        "--min-keep",
+        type=arguments.positive,
+        metavar="N",
+        help="of --budget: units of each layer that stay in any case (default: a tenth, at least "
+        "2)",
+    )
+    group.add_argument(
         "--round-to", type=arguments.positive, default=1, metavar="N", help="round units up to N"
     )
 
@@ -76,7 +83,7 @@ def check_rule(options: argparse.Namespace) -> None:
     Raises:
         UsageError: Says which.
     """
-    _budget_of(options.budget)
+    _budget_of(options)
     takes = _RULES[options.rule][1] if options.rule else ()
     for name in _OPTIONS:
         if getattr(options, name) is not None and name not in takes:
@@ -90,6 +97,8 @@ def check_rule(options: argparse.Namespace) -> None:
             "--rule taylor needs the loss: pass --loss NAME, such as "
             "--loss sparse_categorical_crossentropy."
         )
+    if options.min_keep is not None and not options.budget:
+        raise UsageError("--min-keep belongs to --budget; received: none.")
     if options.budget and options.keep is not None:
         raise UsageError("--budget says how much remains, and so does --keep. Pass one of them.")
 
@@ -116,7 +125,7 @@ def rule_of(options: argparse.Namespace, model: keras.Model) -> Rule | None:
 def _make(options: argparse.Namespace, model: keras.Model) -> Rule | None:
     from keras_sbp import selection
 
-    budget = _budget_of(options.budget)
+    budget = _budget_of(options)
     if options.rule is None:
         return selection.Budget(**budget) if budget else None
     name, takes = _RULES[options.rule]
@@ -153,14 +162,15 @@ def _examples(options: argparse.Namespace, model: keras.Model) -> dict[str, Any]
     return {}
 
 
-def _budget_of(text: str | None) -> dict[str, float]:
+def _budget_of(options: argparse.Namespace) -> dict[str, float]:
+    text = options.budget
     if text is None:
         return {}
     what, _, value = text.partition("=")
     try:
         if what not in _BUDGETS:
             raise ValueError(what)
-        return {what: arguments.fraction(value)}
+        return {what: arguments.fraction(value)} | arguments.given(min_keep=options.min_keep)
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise UsageError(
             "--budget expected macs=F, params=F or latency=F with F above 0 and at most 1, such "

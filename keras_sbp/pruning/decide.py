@@ -28,11 +28,10 @@ def decide(network: ProgramNetwork, rule: Rule) -> dict[SBPLayer, np.ndarray]:
     for gate in find_gates(network.graph.model):
         gate.check_posterior()
     answers = rule.decide(network)
-    keep = {group: _checked(answers, group, rule) for group in network.groups}
+    keep = {group: _checked(answers, group, rule) & group.alive for group in network.groups}
     if network.round_to > 1:
         keep = rounded_up(keep, rule.importance(network), network.round_to)
-    gates = {network.gate_of(group): kept for group, kept in keep.items()}
-    return {gate: kept & gate.alive for gate, kept in gates.items()}
+    return {network.gate_of(group): kept for group, kept in keep.items()}
 
 
 def _checked(answers: Mapping[UnitGroup, np.ndarray], group: UnitGroup, rule: Rule) -> np.ndarray:

@@ -147,9 +147,10 @@ class ProgramNetwork(Network):
 
 
 def _group(gate: SBPLayer, has_posterior: bool) -> UnitGroup:
+    is_branch = gate.axis == ()
     if not has_posterior:
-        return UnitGroup(gate.name, gate.units, is_branch=gate.axis == ())
-    return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule, gate.axis == ())
+        return UnitGroup(gate.name, gate.units, is_branch=is_branch)
+    return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule, is_branch, gate.alive)
 
 
 def _costs_by_op(graph: Graph, what: str) -> list[int]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, final
 
 import numpy as np
 
 from keras_sbp.selection.baselines import check_fraction
-from keras_sbp.selection.network import Costs, Network, UnitGroup
-from keras_sbp.selection.ranking import rounded_up
-from keras_sbp.selection.rule import Rule
+from keras_sbp.selection.network import Decisions, Network, UnitGroup
+from keras_sbp.selection.removal import Removal, removal_order
+from keras_sbp.selection.rule import PosteriorRule, Rule
 from keras_sbp.selection.snr import SNRThreshold
+from keras_sbp.telling import warn
+
+# How many units of a group stay unless the user says: of those that are worth something, a share.
+_LEAST_UNITS = 2
+_LEAST_SHARE = 0.1
+# Gates start at an SNR of about 250; the lowest of trained ones lie about the threshold.
+_FAR_ABOVE = 10.0
 
 
 @final
@@ -23,12 +31,16 @@ class Budget(Rule):
     cost is what its layers would get cheaper by if it went now: it falls as
     units of the layers beside it go. Importance that means something within
     a layer only, such as a weight norm, counts relative to what is left there;
-    units that several layers make count once for each. One unit of each group
-    stays in any case, but for branches, and so do units whose importance the
-    base does not know.
+    units that several layers make count once for each. A few units of each
+    group stay in any case (`min_keep`), but for branches, and so do units whose
+    importance the base does not know.
 
     What remains is what `prune()` really leaves, not an estimate. It is at
     most the fraction, and one unit more would be too much.
+
+    It warns where the base ranks by posteriors and every SNR still lies far
+    above the threshold: a ranking by gates that were barely trained says
+    little.
 
     Exactly one of `macs`, `params` and `latency` is given.
 
@@ -40,11 +52,17 @@ class Budget(Rule):
             LiteRT on this machine, one thread and one example. It is noisy.
         base: The `Rule` that says how important a unit is. `None` means
             `SNRThreshold()`, which needs trained gates.
+        min_keep: Integer, how many units of each group stay in any case; a
+            group that has no more stays whole, a branch (`axis=()`) may go.
+            `None` means 2, or a tenth of the units that the base finds worth
+            keeping (importance above 0) if that is more; where no network
+            within the budget has so many, a warning comes, and fewer stay.
 
     Raises:
-        TypeError: If `base` is not a rule, or the fraction is not a number.
-        ValueError: If not exactly one fraction is given, or it is not in
-            (0, 1]; in `prune()`, if the budget cannot be met.
+        TypeError: If `base` is not a rule, the fraction is not a number, or
+            `min_keep` not an integer.
+        ValueError: If not exactly one fraction is given, it is not in (0, 1],
+            or `min_keep` is below 1; in `prune()`, if the budget cannot be met.
 
     Example:
 
@@ -58,6 +76,7 @@ class Budget(Rule):
         params: float | None = None,
         latency: float | None = None,
         base: Rule | None = None,
+        min_keep: int | None = None,
     ) -> None:
         given = {"macs": macs, "params": params, "latency": latency}
         given = {what: value for what, value in given.items() if value is not None}
@@ -75,6 +94,7 @@ class Budget(Rule):
         self.what, value = given.popitem()
         self.fraction = check_fraction("Budget", self.what, value)
         self.base = SNRThreshold() if base is None else base
+        self.min_keep = None if min_keep is None else _check_min_keep(min_keep)
 
     @property
     def reweighting_data(self) -> Any:
@@ -88,123 +108,112 @@ class Budget(Rule):
     def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns the largest network within the budget."""
         importance = self.importance(network)
-        costs = network.costs("params" if self.what == "params" else "macs")
-        layers = None
+        if isinstance(self.base, PosteriorRule):
+            is_snr = isinstance(self.base, SNRThreshold)
+            _warn_of_barely_trained(network, self.base.threshold if is_snr else 1.0)
+        for least in self.floors(importance):
+            removal = self._removal(network, importance, least)
+            removed, remaining = removal.fewest(self.fraction)
+            if removed is not None:
+                return self.saying_so_where_few_stay(removal.keep_after(removed), importance)
+        raise ValueError(self._not_met(network, importance, remaining))
+
+    def floors(self, importance: Decisions) -> list[dict[UnitGroup, int]]:
+        """Returns how many units of each group must stay, and what may be tried after that.
+
+        Args:
+            importance: What the base says of each group's units.
+        """
+        wanted = {group: self._at_least(group, values) for group, values in importance.items()}
+        one = {group: min(count, 1) for group, count in wanted.items()}
+        return [wanted, one] if self.min_keep is None else [wanted]
+
+    def saying_so_where_few_stay(self, keep: Decisions, importance: Decisions) -> Decisions:
+        """Returns the decisions, and warns where they are below the default of `min_keep`."""
+        wanted = self.floors(importance)[0]
+        few = [
+            f"'{group.name}' keeps {kept.sum()} of {group.units}"
+            for group, kept in keep.items()
+            if kept.sum() < wanted[group]
+        ]
+        if few:
+            warn(
+                f"The budget can be met only if few units of a group stay: {', '.join(few)}. "
+                f"Expected {_LEAST_SHARE:.0%} of those that are worth keeping, and at least "
+                f"{_LEAST_UNITS}. Allow more, put gates on more layers, or pass "
+                "Budget(..., min_keep=1) if this is meant."
+            )
+        return keep
+
+    def _at_least(self, group: UnitGroup, importance: np.ndarray) -> int:
+        """How many units of a group stay in any case; those that are frozen do not count."""
+        if group.is_branch:
+            return 0
+        least = self.min_keep
+        if least is None:
+            worth = np.count_nonzero(importance[group.alive] > 0)
+            least = max(_LEAST_UNITS, math.ceil(_LEAST_SHARE * worth))
+        return min(least, np.count_nonzero(group.alive))
+
+    def _removal(
+        self, network: Network, importance: Decisions, least: Mapping[UnitGroup, int]
+    ) -> Removal:
+        groups, layers = network.groups, None
         if self.base.is_relative:
-            layers = [max(1, len(network.kernels(group))) for group in network.groups]
+            layers = [max(1, len(network.kernels(group))) for group in groups]
         order = removal_order(
-            [importance[group] for group in network.groups],
-            costs,
+            [np.where(group.alive, importance[group], np.nan) for group in groups],
+            network.costs("params" if self.what == "params" else "macs"),
             layers=layers,
-            last_stays=[not group.is_branch for group in network.groups],
+            at_least=[least[group] + np.count_nonzero(~group.alive) for group in groups],
         )
+        return Removal(network, self.what, importance, order)
 
-        def keep_after(removed: int) -> dict[UnitGroup, np.ndarray]:
-            keep = {group: np.ones(group.units, bool) for group in network.groups}
-            for number, unit in order[:removed]:
-                keep[network.groups[number]][unit] = False
-            return rounded_up(keep, importance, network.round_to)
-
-        removed = _fewest(
-            lambda number: network.remaining(self.what, keep_after(number)),
-            self.fraction,
-            len(order),
-            network.round_to,
+    def _not_met(self, network: Network, importance: Decisions, remaining: float) -> str:
+        rounded = lower = ""
+        if network.round_to > 1:
+            rounded = f" (rounded up to multiples of {network.round_to})"
+        one = {group: min(count, 1) for group, count in self.floors(importance)[0].items()}
+        if self._removal(network, importance, one).fewest(self.fraction)[0] is not None:
+            lower = "pass a lower min_keep (with min_keep=1 it can be met), "
+        return (
+            f"The budget cannot be met: without any unit that may go{rounded}, {remaining:.1%} "
+            f"remain. Expected at most {self.fraction:.1%}. What stays: {self.min_keep or 1} of "
+            "each group, a branch without which an output would be constant, and units of which "
+            f"the rule knows nothing. Allow more, {lower}use another base, or put gates on more "
+            "layers (keras_sbp.insert_sbp with tie_residual=True gates residual streams too)."
         )
-        return keep_after(removed)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {self.what: self.fraction, "base": self.base}
+        """Returns the constructor's arguments, without a `min_keep` of None."""
+        config = {self.what: self.fraction, "base": self.base}
+        return config if self.min_keep is None else config | {"min_keep": self.min_keep}
 
 
-def removal_order(
-    importance: Sequence[np.ndarray],
-    costs: Costs,
-    *,
-    layers: Sequence[int] | None = None,
-    last_stays: Sequence[bool] | None = None,
-) -> list[tuple[int, int]]:
-    """Returns (group number, unit) in the order in which units are to go.
-
-    Always next is the unit with the least importance per cost. Where the importance is negative,
-    removal is a gain, and the unit with the largest product of gain and cost goes first.
-
-    Args:
-        importance: of each group's units; NaN for those that stay.
-        costs: with all units there.
-        layers: by how many layers each group's units are made. The importance is then divided by
-            its sum over the units that are left in the group, and counts once for each of these
-            layers. A network is a product of layers: where one loses units, those of its
-            neighbours get cheaper, and it alone would go on losing them if what is left were not
-            worth more. None takes the importance as it is.
-        last_stays: for each group, whether one unit stays; None means always.
-    """
-    relative = layers is not None
-    layers = np.ones(len(importance)) if layers is None else layers
-    last_stays = [True] * len(importance) if last_stays is None else last_stays
-    waiting = [_removable(*each) for each in zip(importance, last_stays, strict=True)]
-    left = np.array([np.nansum(each) if relative else 1.0 for each in importance])
-    gone = np.zeros(len(importance))
-    order = []
-    while any(len(units) for units in waiting):
-        rest = 1.0 - costs.shares * gone[:, None]
-        now = costs.layers * rest.prod(0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            unit_costs = np.nansum(np.where(rest > 0, now * costs.shares / rest, 0.0), 1)
-        keys = [
-            _key(layers[number] * importance[number][units[0]] / (left[number] or 1.0), cost)
-            if len(units)
-            else np.inf
-            for number, (units, cost) in enumerate(zip(waiting, unit_costs, strict=True))
-        ]
-        number = int(np.argmin(keys))
-        if keys[number] == np.inf:
-            break  # what is left costs nothing
-        order.append((number, int(waiting[number][0])))
-        if relative:
-            left[number] -= importance[number][waiting[number][0]]
-        waiting[number] = waiting[number][1:]
-        gone[number] += 1
-    return order
-
-
-def _removable(importance: np.ndarray, last_stays: bool) -> np.ndarray:
-    """The units from the least important on; those that are not known stay."""
-    ranked = np.argsort(importance, kind="stable")  # NaN last
-    return ranked[: min(np.count_nonzero(~np.isnan(importance)), importance.size - last_stays)]
-
-
-def _key(importance: float, cost: float) -> float:
-    if importance <= 0:
-        return importance * cost
-    return importance / cost if cost > 0 else np.inf
-
-
-def _fewest(remaining: Callable[[int], float], target: float, most: int, round_to: int) -> int:
-    """The smallest number of removed units with which the budget is met, by bisection.
-
-    Raises:
-        ValueError: it is not met with all of them removed, or only when nothing is left.
-    """
-    remaining = functools.cache(remaining)  # latency is noisy: one answer per question
-    if remaining(0) <= target:
-        return 0
-    too_few, enough = 0, most
-    while enough - too_few > 1 and remaining(most) <= target:
-        middle = (too_few + enough) // 2
-        if remaining(middle) <= target:
-            enough = middle
-        else:
-            too_few = middle
-    if 0.0 < remaining(enough) <= target:
-        return enough
-    least = remaining(enough) or remaining(too_few)
-    rounded = f" (rounded up to multiples of {round_to})" if round_to > 1 else ""
-    raise ValueError(
-        f"The budget cannot be met: without any unit that may go{rounded}, {least:.1%} remain. "
-        f"Expected at most {target:.1%}. One unit of each group stays, a branch without which an "
-        "output would be constant, and units of which the rule knows nothing. Allow more, use "
-        "another base, or put gates on more layers (keras_sbp.insert_sbp with tie_residual=True "
-        "gates residual streams too)."
+def _warn_of_barely_trained(network: Network, threshold: float) -> None:
+    groups = [group for group in network.groups if group.posterior is not None]
+    snr = np.array([snr for group in groups for snr in group.posterior.snr()[group.alive]])
+    if not snr.size or not snr.min() > _FAR_ABOVE * threshold:
+        return
+    warn(
+        f"The gates are barely trained: the lowest SNR of all {snr.size} units is "
+        f"{snr.min():.3g}, and units are noise below {threshold:g}. A ranking by them says little "
+        "about what the network needs, and the budget may take most of a single layer. Train "
+        "longer, until keras_sbp.SNRMonitor() reports that units go, or rank by something else, "
+        "such as Budget(..., base=keras_sbp.L2Norm())."
     )
+
+
+def _check_min_keep(min_keep: Any) -> int:
+    if isinstance(min_keep, bool) or not isinstance(min_keep, Integral):
+        raise TypeError(
+            "Budget expected `min_keep` to be a number of units, or None. "
+            f"Received: min_keep={min_keep!r} (of type {type(min_keep).__name__}). "
+            "Pass an integer, such as 4."
+        )
+    if min_keep < 1:
+        raise ValueError(
+            "Budget expected `min_keep` to be 1 or more, as a layer without any unit computes "
+            f"nothing. Received: min_keep={min_keep}. Pass a positive integer, such as 4."
+        )
+    return int(min_keep)

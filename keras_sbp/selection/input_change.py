@@ -12,7 +12,8 @@ import numpy as np
 from keras_sbp.selection.baselines import check_fraction
 from keras_sbp.selection.budget import Budget
 from keras_sbp.selection.least_squares import Selection
-from keras_sbp.selection.network import Network, UnitGroup
+from keras_sbp.selection.network import Decisions, Network, UnitGroup
+from keras_sbp.selection.ranking import most_important
 from keras_sbp.selection.rule import Rule
 
 VARIANTS = ("asymmetric", "sequential", "layer")
@@ -52,7 +53,8 @@ class LayerInputChange(Rule):
             not asked: each group keeps as many units as bring its relative
             objective, were it pruned alone, below a threshold, which is the
             same for all and as high as the budget demands (the rule of the
-            paper, with the objective in the place of accuracy).
+            paper, with the objective in the place of accuracy), and never
+            fewer than the budget's `min_keep`.
         variant: What the readers are to receive, and from what.
             `"asymmetric"`: what they received in the original network, from
             the network as it is pruned so far. `"sequential"`: both from the
@@ -158,27 +160,37 @@ class LayerInputChange(Rule):
         if not isinstance(self.keep, Budget):
             return {group: math.ceil(self.keep * group.units) for group in network.groups}
         importance = self.importance(network)
+        for least in self.keep.floors(importance):
+            keep, remaining = self._largest(network, importance, least)
+            if remaining <= self.keep.fraction:
+                keep = self.keep.saying_so_where_few_stay(keep, importance)
+                return {group: int(each.sum()) for group, each in keep.items()}
+        lower = ""
+        if self._largest(network, importance, dict.fromkeys(least, 1))[1] <= self.keep.fraction:
+            lower = "pass a lower min_keep (with min_keep=1 it can be met), "
+        raise ValueError(
+            f"The budget of {self!r} cannot be met: with {self.keep.min_keep or 1} unit(s) left in "
+            f"each group that Dense layers or convolutions read, {remaining:.1%} remain. Expected "
+            f"at most {self.keep.fraction:.1%}. Allow more, {lower}or put gates on more layers."
+        )
+
+    def _largest(
+        self, network: Network, importance: Decisions, least: Mapping[UnitGroup, int]
+    ) -> tuple[Decisions, float]:
+        """The most that the budget allows, or the least that there is, and what remains of it."""
         levels = np.unique(np.concatenate(list(importance.values())))
         levels = levels[~np.isnan(levels)]
+        first = {g: most_important(importance[g], max(1, count)) for g, count in least.items()}
 
-        def above(threshold: float) -> dict[UnitGroup, np.ndarray]:
-            keep = {g: ~(each <= threshold) for g, each in importance.items()}
-            for group, each in keep.items():
-                each[np.argmax(importance[group])] = True  # the first one stays in any case
-            return keep
+        def above(number: int) -> Decisions:
+            level = levels[number - 1] if number else -1.0
+            return {g: ~(each <= level) | first[g] for g, each in importance.items()}
 
         def remaining(number: int) -> float:
-            return network.remaining(self.keep.what, above(levels[number - 1] if number else -1.0))
+            return network.remaining(self.keep.what, above(number))
 
         enough = _smallest(lambda n: remaining(n) <= self.keep.fraction, len(levels))
-        keep = above(levels[enough - 1] if enough else -1.0)
-        if remaining(enough) > self.keep.fraction:
-            raise ValueError(
-                f"The budget of {self!r} cannot be met: with one unit left in each group that "
-                f"Dense layers or convolutions read, {remaining(enough):.1%} remain. Expected at "
-                f"most {self.keep.fraction:.1%}. Allow more, or put gates on more layers."
-            )
-        return {group: int(each.sum()) for group, each in keep.items()}
+        return above(enough), remaining(enough)
 
 
 def _smallest(holds: Any, most: int) -> int:

@@ -23,6 +23,8 @@ class UnitGroup:
         posterior: of the gate, in NumPy float64; None in a network without gates.
         rule: the gate's own `PosteriorRule`; None in a network without gates.
         is_branch: whether the gate governs a whole tensor, as one unit.
+        alive: boolean array of shape (units,), False for the frozen units, which go in any case.
+            All are there unless it is given.
     """
 
     name: str
@@ -30,6 +32,11 @@ class UnitGroup:
     posterior: TruncatedLogNormal | None = None
     rule: Any = None
     is_branch: bool = False
+    alive: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.alive is None:
+            object.__setattr__(self, "alive", np.ones(self.units, bool))
 
 
 @dataclass(frozen=True)

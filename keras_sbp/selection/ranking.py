@@ -30,12 +30,14 @@ def rounded_up(
 ) -> dict[UnitGroup, np.ndarray]:
     """Brings the most important of the dropped units back until each count is a multiple.
 
-    A group of which nothing stays is left so, and none gets more units than it has.
+    A group of which nothing stays is left so, and none gets more units than it has: frozen ones
+    do not come back.
     """
     result = {}
     for group, kept in keep.items():
-        count = min(math.ceil(kept.sum() / multiple) * multiple, group.units)
+        count = min(math.ceil(kept.sum() / multiple) * multiple, np.count_nonzero(group.alive))
         first = np.where(kept, np.inf, _known(importance[group]))
+        first = np.where(group.alive, first, -np.inf)
         result[group] = most_important(first, count) if kept.sum() < count else kept
     return result
 

@@ -94,6 +94,7 @@ def test_prune(files, tmp_path, capsys):
         ("--rule l2 --keep 0.25 --round-to 4", 4),
         ("--rule random --keep 0.5 --seed 3", 4),
         ("--rule l2 --budget macs=0.5", 4),
+        ("--rule l2 --budget macs=0.2 --min-keep 1", 1),
         ("--rule l1 --budget params=0.3 --reweight X", 2),
         ("--rule input-change --keep 0.5 --data X", 4),
         ("--rule input-change --budget macs=0.5 --data X", 4),

@@ -38,6 +38,8 @@ def prune(files, tmp_path, refused):
         ("--budget flops=0.5", "such as macs=0.25"),
         ("--budget macs=0", "such as macs=0.25"),
         ("--budget macs=nan", "such as macs=0.25"),
+        ("--rule l1 --min-keep 4", "--min-keep belongs to --budget"),
+        ("--rule l1 --budget macs=0.2 --min-keep 7", "with min_keep=1 it can be met"),
         ("--rule snr --threshold -1", "positive"),
         ("--rule bmrs-uniform --bits 99", "bits"),
         ("--rule random --seed -1", "seed"),
@@ -54,7 +56,14 @@ def test_rules(prune, files, options, said):
 
 @pytest.mark.parametrize(
     "options",
-    ["--rule nonsense", "--rule l1 --keep 2", "--round-to 0", "--rule l1 --keep x", "--nonsense"],
+    [
+        "--rule nonsense",
+        "--rule l1 --keep 2",
+        "--round-to 0",
+        "--min-keep 0",
+        "--rule l1 --keep x",
+        "--nonsense",
+    ],
 )
 def test_options(files, tmp_path, options):
     command = ["prune", str(files / "plain.keras"), "-o", str(tmp_path / "out.keras")]

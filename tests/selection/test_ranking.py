@@ -77,8 +77,9 @@ def test_budget_is_met_and_one_unit_more_would_be_too_much(a, b, target, multipl
     numbers = [
         np.array(data.draw(st.lists(st.floats(-1, 5), min_size=n, max_size=n))) for n in (a, b)
     ]
-    budget = Budget(macs=target, base=Given(numbers))
-    order = removal_order(numbers, network.costs("macs"))
+    least = data.draw(st.integers(1, 10))
+    budget = Budget(macs=target, base=Given(numbers), min_keep=least)
+    order = removal_order(numbers, network.costs("macs"), at_least=[least, least])
 
     def remaining(count: int) -> float:
         keep = {group: np.ones(group.units, bool) for group in network.groups}
@@ -92,7 +93,9 @@ def test_budget_is_met_and_one_unit_more_would_be_too_much(a, b, target, multipl
         with pytest.raises(ValueError, match="cannot be met"):
             budget.decide(network)
         return
-    received = network.remaining("macs", budget.decide(network))
+    decided = budget.decide(network)
+    received = network.remaining("macs", decided)
+    assert all(kept.sum() >= min(least, group.units) for group, kept in decided.items())
     assert received == next(share for share in possible if share <= target)
 
 
@@ -146,4 +149,13 @@ def test_the_one_unit_of_a_branch_may_go() -> None:
     costs = Costs(np.array([100.0, 30.0]), np.array([[1.0, 0.0], [0.0, 1.0]]))
     importance = [np.array([1.0]), np.array([1.0])]
     assert removal_order(importance, costs) == []
-    assert removal_order(importance, costs, last_stays=[False, True]) == [(0, 0)]
+    assert removal_order(importance, costs, at_least=[0, 1]) == [(0, 0)]
+
+
+def test_as_many_as_are_to_stay_do() -> None:
+    costs = Costs(np.array([100.0, 30.0]), np.array([[0.25, 0.0], [0.0, 0.25]]))
+    importance = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([np.nan, 1.0, np.nan, 2.0])]
+    for least in range(6):
+        gone = [number for number, _ in removal_order(importance, costs, at_least=[least, least])]
+        assert gone.count(0) == max(0, 4 - least)
+        assert gone.count(1) == max(0, min(2, 4 - least))  # the unknown ones count as staying
