@@ -169,3 +169,11 @@ def test_error_inside_a_handler_says_where(method: str) -> None:
     assert caught.value.__notes__ == [
         f"This happened in {method}() of handler Faulty for 'odd' (Odd)."
     ]
+
+
+@pytest.mark.remedy("Mend the handler; keras_sbp.testing.LayerHandlerContract")
+def test_handler_that_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="Mend the handler"):
+        prune_with(values=lambda truth: None)
+    monkeypatch.delitem(registry._registry, Odd)
+    assert len(prune_with().get_layer("odd").output.shape) == 3

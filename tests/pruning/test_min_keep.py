@@ -92,7 +92,9 @@ def test_a_tied_stream_is_one_group_and_whole_branches_may_go():
 @pytest.mark.parametrize("base", [None, L2Norm(), LayerInputChange(X)])
 def test_a_budget_that_min_keep_stands_against_is_met_as_the_error_says(base):
     model = network(16, 16)
-    with pytest.raises(ValueError, match=r"Allow more, pass a lower.*with min_keep=1 it can be met"):
+    with pytest.raises(
+        ValueError, match=r"Allow more, pass a lower.*with min_keep=1 it can be met"
+    ):
         units(model, Budget(macs=0.1, base=base, min_keep=6))
     assert min(units(model, Budget(macs=0.1, base=base, min_keep=1))) >= 1
     assert min(units(model, Budget(macs=0.4, base=base, min_keep=6))) >= 6
@@ -128,12 +130,14 @@ def test_min_keep_is_in_the_config():
     assert Budget.from_config(Budget(macs=0.3).get_config()).min_keep is None
 
 
+@pytest.mark.remedy("Pass an integer, such as 4", "Pass a positive integer, such as 4")
 @pytest.mark.parametrize(
     ("wrong", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
 )
 def test_min_keep_is_checked(wrong, error):
     with pytest.raises(error, match="min_keep.*Pass a"):
         Budget(macs=0.5, min_keep=wrong)
+    assert Budget(macs=0.5, min_keep=4).min_keep == 4
 
 
 def told(model: Model, rule) -> list[str]:
@@ -143,6 +147,7 @@ def told(model: Model, rule) -> list[str]:
     return [str(w.message) for w in caught if w.category is UserWarning]
 
 
+@pytest.mark.remedy("Allow more, put gates on more layers, or pass Budget(..., min_keep=1)")
 @pytest.mark.parametrize("with_budget", [lambda b: b, lambda b: LayerInputChange(X, b)])
 def test_a_tight_budget_goes_below_the_default_and_says_so(with_budget):
     model = network(16, 16)
@@ -166,6 +171,7 @@ def test_another_base_is_no_ranking_by_gates():
     assert told(fresh(), Budget(macs=0.5, base=L2Norm())) == []
 
 
+@pytest.mark.remedy("Train longer, until keras_sbp.SNRMonitor() reports that units go")
 def test_training_longer_ends_the_warning():
     model = fresh()
     (gate,) = find_gates(model)

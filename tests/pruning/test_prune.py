@@ -415,6 +415,16 @@ def test_gate_inside_an_opaque_layer_is_kept_and_said() -> None:
     assert report.max_abs_error < 1e-5
 
 
+@pytest.mark.remedy("Build the network from Functional or Sequential models")
+def test_gate_in_a_functional_model_inside_is_pruned() -> None:
+    block = Sequential([Input((6,)), layers.Dense(8), gate(), layers.Dense(4)], name="block")
+    model = randomise(Sequential([Input((6,)), block, layers.Dense(3)]), drop=0.0)
+    drop_units(find_gates(model)[0], [0])
+    small, report = prune(model)
+    assert not find_gates(small)
+    assert small.layers[-2].kernel.shape == (7, 4)
+
+
 def test_channels_first_without_convolution() -> None:
     image = Input((6, 5, 4))
     x = layers.BatchNormalization(axis=1)(image)
