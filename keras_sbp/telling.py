@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from types import FrameType
+
+logger = logging.getLogger("keras_sbp")
 
 # Whose frames may lie between the user's line and ours: Keras's and what is built on it, the
 # backends', and those that Python itself puts in between.

@@ -18,6 +18,7 @@ PACKAGE = pathlib.Path(keras_sbp.__file__).parent
 ROOMS = [
     "version",
     "telling",
+    "printing",
     "distributions",
     "selection",
     "layers",

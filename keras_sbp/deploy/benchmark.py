@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
 
 from keras_sbp.deploy.footprint import peak_memory
 from keras_sbp.deploy.formats import FORMATS, Format, format_of_existing
 from keras_sbp.deploy.runtimes import load
 from keras_sbp.deploy.timing import check_batch_size, take_turns
 from keras_sbp.deploy.write import size_of
+from keras_sbp.printing import Printable, notes, table, width_of
 
 WARMUP = 20
 MIN_ROUND_S = 1e-3
@@ -55,9 +56,15 @@ class BenchmarkRow:
     peak_memory: int | None
     num_threads: int | None
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.name!r}, {self.speedup:.2f}× faster, "
+            f"{self.size_ratio:.2f}× smaller, {self.latency_us:,.1f} µs, {self.bytes:,} bytes)"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
-class BenchmarkResult:
+class BenchmarkResult(Printable):
     """Models measured in turns; the first is what the others are compared with.
 
     Attributes:
@@ -81,13 +88,28 @@ class BenchmarkResult:
             ],
         }
 
-    def print(self, console: Console | None = None) -> None:
-        """Prints the result as a table.
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(
+            "In turns; ratios to the first model hold better than times and memory, which are "
+            "those of this machine"
+        )
+        cells = [_cells(row) for row in self.rows]
+        parts = [range(len(_HEADINGS))]
+        if width_of(_HEADINGS, cells) > options.max_width:
+            parts = [range(4), [0, *range(4, len(_HEADINGS))]]
+        for columns in parts:
+            headings, *lines = [[row[i] for i in columns] for row in (_HEADINGS, *cells)]
+            yield table(headings, lines, options.max_width)
+        yield notes(
+            [
+                f"{self.batch_size} per call",
+                self.machine,
+                "memory: peak above a process with the runtime loaded",
+            ]
+        )
 
-        Args:
-            console: where to; standard output by default.
-        """
-        (console or Console()).print(_table(self))
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.rows))})"
 
 
 def measure(
@@ -223,24 +245,18 @@ def _machine() -> str:
     return f"{system.system} {system.machine}, {os.cpu_count()} cores"
 
 
-def _table(result: BenchmarkResult) -> Table:
-    title = f"In turns, {result.batch_size} per call; ratios to the first model hold better than"
-    table = Table(title=f"{title} times and memory, which are those of this machine")
-    table.caption = f"{result.machine}; memory: peak above a process with the runtime loaded"
-    table.add_column("model", overflow="fold")
-    for heading in ("faster", "smaller", "latency", "load", "bytes", "memory", "threads"):
-        table.add_column(heading, justify="right")
-    for row in result.rows:
-        low, high = row.speedup_quartiles
-        memory = "–" if row.peak_memory is None else f"{row.peak_memory / 1e6:.1f} MB"
-        table.add_row(
-            row.name,
-            f"{row.speedup:.2f}× ({low:.2f}–{high:.2f})",
-            f"{row.size_ratio:.2f}×",
-            f"{row.latency_us:,.1f} ± {row.latency_iqr_us / 2:,.1f} µs",
-            f"{row.load_ms:,.1f} ms",
-            f"{row.bytes:,}",
-            memory,
-            "process" if row.num_threads is None else str(row.num_threads),
-        )
-    return table
+_HEADINGS = ("model", "faster", "smaller", "latency", "load", "bytes", "memory", "threads")
+
+
+def _cells(row: BenchmarkRow) -> tuple[str, ...]:
+    low, high = row.speedup_quartiles
+    return (
+        row.name,
+        f"{row.speedup:.2f}× ({low:.2f}–{high:.2f})",
+        f"{row.size_ratio:.2f}×",
+        f"{row.latency_us:,.1f} ± {row.latency_iqr_us / 2:,.1f} µs",
+        f"{row.load_ms:,.1f} ms",
+        f"{row.bytes:,}",
+        "–" if row.peak_memory is None else f"{row.peak_memory / 1e6:.1f} MB",
+        "process" if row.num_threads is None else str(row.num_threads),
+    )

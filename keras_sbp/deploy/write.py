@@ -57,6 +57,13 @@ class ExportReport:
     examples: int = 0
     tolerance: float | None = None
 
+    def __repr__(self) -> str:
+        said = [repr(self.path), self.format, *([self.quantization] if self.quantization else [])]
+        said.append(f"{self.bytes:,} bytes")
+        error = self.max_abs_error
+        said.append("not verified" if error is None else f"max |Δ| {error:.1e}")
+        return f"{type(self).__name__}({', '.join(said)})"
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import numpy as np
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
+
+from keras_sbp.printing import (
+    Printable,
+    change,
+    exact,
+    fewer,
+    grouped,
+    named,
+    notes,
+    ranges,
+    short,
+    table,
+    width_of,
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +36,12 @@ class LayerReport:
         params_before, params_after: numbers of weights.
         macs_before, macs_after: multiply-accumulates per example.
         reason: why it was removed, or kept more than the gates asked; "" otherwise.
+        behind: for a layer that makes no units of its own, such as a normalisation: the name of
+            the layer whose units it passes on; "" otherwise.
+        keep: for an input: which of its features or channels the network reads, one boolean
+            each; None for layers.
+        axis: for an input: the axis along which these lie, counted with the batch; None for
+            layers.
     """
 
     name: str
@@ -30,6 +52,16 @@ class LayerReport:
     macs_before: int
     macs_after: int
     reason: str = ""
+    behind: str = ""
+    keep: tuple[bool, ...] | None = None
+    axis: int | None = None
+
+    def __repr__(self) -> str:
+        said = [repr(self.name), f"units {change(self.units_before, self.units_after)}"]
+        said += _costs(self)
+        if self.reason:
+            said.append(self.reason)
+        return f"{type(self).__name__}({', '.join(said)})"
 
 
 @dataclass(frozen=True)
@@ -40,9 +72,13 @@ class GateReport:
     units_before: int
     units_after: int
 
+    def __repr__(self) -> str:
+        units = change(self.units_before, self.units_after)
+        return f"{type(self).__name__}({self.name!r}, units {units})"
+
 
 @dataclass(frozen=True)
-class PruneReport:
+class PruneReport(Printable):
     """The outcome of `prune`.
 
     Attributes:
@@ -97,52 +133,96 @@ class PruneReport:
             **{f"{t}_{when}": getattr(self, f"{t}_{when}") for t in totals for when in _WHEN},
         }
 
-    def print(self, console: Console | None = None) -> None:
-        """Prints the report as a table.
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(_headline(self))
+        yield _table(self, options.max_width)
+        yield notes(_notes(self))
 
-        Args:
-            console: where to; standard output by default.
-        """
-        (console or Console()).print(_table(self))
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self}, {_verified(self)})"
 
     def __str__(self) -> str:
-        return (
-            f"units {self.units_before} → {self.units_after}, "
-            f"params {self.params_before} → {self.params_after}, "
-            f"MACs {self.macs_before} → {self.macs_after}"
-        )
+        units = change(self.units_before, self.units_after)
+        return ", ".join([f"units {units}", *_costs(self)])
 
 
 _WHEN = ("before", "after")
+_HEADINGS = ("layer", "units", "params", "MACs")
 
 
-def _table(report: PruneReport) -> Table:
-    title = "Pruned, not verified"
-    if report.max_abs_error is not None:
-        title = f"Pruned, max |Δ| {report.max_abs_error:.1e} against the gated model"
-    table = Table(title=title)
-    table.add_column("layer")
-    for heading in ("units", "params", "MACs"):
-        table.add_column(heading, justify="right")
-    table.add_column("why", overflow="fold")
-    for row in (*report.layers, report):
-        if row is report:
-            table.add_section()
-        table.add_row(
-            "total" if row is report else row.name,
-            _change(row.units_before, row.units_after),
-            _change(row.params_before, row.params_after),
-            _change(row.macs_before, row.macs_after),
-            _ratio(report) if row is report else row.reason,
+def _costs(row: LayerReport | PruneReport) -> list[str]:
+    return [
+        f"params {change(row.params_before, row.params_after)}",
+        f"MACs {change(row.macs_before, row.macs_after)}",
+    ]
+
+
+def _verified(report: PruneReport) -> str:
+    if report.max_abs_error is None:
+        return "not verified"
+    return f"max |Δ| {report.max_abs_error:.1e} against the gated model"
+
+
+def _headline(report: PruneReport) -> str:
+    said = [
+        fewer(report.macs_before, report.macs_after, "MACs"),
+        fewer(report.params_before, report.params_after, "params"),
+    ]
+    if report.gates:
+        kept, all_ = (sum(getattr(g, f"units_{w}") for g in report.gates) for w in _WHEN[::-1])
+        said.append(f"gates keep {kept:,} of {all_:,} units")
+    return f"Pruned: {', '.join(said)}"
+
+
+def _table(report: PruneReport, width: int) -> RenderableType:
+    """The layers that make units, each with those that pass its units on."""
+    rows = _merged(report.layers)
+    for show in (exact, short):
+        lines = grouped((row.name, *_cells(row, show)) for row in rows)
+        total = ("total", "", *_cells(report, show)[1:])
+        if width_of(_HEADINGS, [*lines, total]) <= width:
+            break
+    return table(_HEADINGS, lines, width, total)
+
+
+def _cells(row: LayerReport | PruneReport, show: Callable[[int], str]) -> list[str]:
+    return [
+        change(getattr(row, f"{what}_before"), getattr(row, f"{what}_after"), show)
+        for what in ("units", "params", "macs")
+    ]
+
+
+def _merged(rows: Iterable[LayerReport]) -> list[LayerReport]:
+    """Adds the costs of layers that make no units to those of the layer that does."""
+    merged: list[LayerReport] = []
+    numbers: dict[str, int] = {}  # nested models may use a name twice: the last one counts
+    for row in rows:
+        if row.behind not in numbers:
+            numbers[row.name] = len(merged)
+            merged.append(row)
+            continue
+        into = merged[numbers[row.behind]]
+        merged[numbers[row.behind]] = replace(
+            into,
+            params_before=into.params_before + row.params_before,
+            params_after=into.params_after + row.params_after,
+            macs_before=into.macs_before + row.macs_before,
+            macs_after=into.macs_after + row.macs_after,
         )
-    return table
+    return merged
 
 
-def _change(before: int, after: int) -> str:
-    return f"{before:,}" if before == after else f"{before:,} → {after:,}"
-
-
-def _ratio(report: PruneReport) -> str:
-    if not report.macs_after:
-        return ""
-    return f"{report.macs_before / report.macs_after:.2f}× fewer MACs"
+def _notes(report: PruneReport) -> Iterator[str]:
+    yield _verified(report)
+    for row in report.layers:
+        if row.keep is not None and 0 < row.units_after < row.units_before:
+            yield (
+                f"of '{row.name}' (axis {row.axis}) the network reads features "
+                f"{ranges(np.flatnonzero(row.keep))} of {row.units_before:,}"
+            )
+    names: dict[str, list[str]] = {}
+    for row in report.layers:
+        if row.reason:
+            names.setdefault(row.reason, []).append(row.name)
+    for reason, layers in names.items():
+        yield f"{named(layers)}: {reason}"

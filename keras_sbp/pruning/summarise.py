@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sbp.graph import Analysis, Graph, Tensor, macs, trace
+from keras_sbp.graph import Analysis, Graph, Op, Tensor, macs, trace
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.units import kept
 from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.placement import unit_axes
 from keras_sbp.pruning.reasons import reasons
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
 
@@ -33,6 +35,7 @@ def summarise(
         _input_row(x, tensor, analysis)
         for x, tensor in zip(keras.tree.flatten(graph.input_structure), graph.inputs, strict=True)
     ]
+    behind = _followed(graph, analysis, [row.name for row in rows])
     seen: set[int] = set()
     for op in graph.ops:
         old = op.operation
@@ -43,18 +46,43 @@ def summarise(
         rows.append(
             LayerReport(
                 name=op.name,
-                units_before=_units(op.outputs[0].shape, old),
-                units_after=_units(shapes_after.get(id(new), (None, 0)), old),
+                units_before=_units(op, op.outputs[0].shape),
+                units_after=_units(op, shapes_after[id(new)]) if id(new) in shapes_after else 0,
                 params_before=old.count_params(),
                 params_after=0 if new is None else new.count_params(),
                 macs_before=macs_before[id(old)],
                 macs_after=macs_after.get(id(new), 0),
                 reason="removed: nothing needs it" if new is None else why.get(id(old), ""),
+                behind=behind.get(op, ""),
             )
         )
     rows += _products_row(graph, after)
     gates = [GateReport(g.name, keep.size, int(keep.sum())) for g, keep in decisions.items()]
     return PruneReport(tuple(rows), tuple(gates), max_abs_error)
+
+
+def _followed(graph: Graph, analysis: Analysis, inputs: list[str]) -> dict[Op, str]:
+    """For each call that only passes units on: the layer or input that they are from.
+
+    Where several layers write the units, as in front of a normalisation in a residual network, it
+    is the last of them.
+    """
+    order = dict.fromkeys(inputs, -1)
+    source = dict(zip(graph.inputs, inputs, strict=True))
+    found = {}
+    for number, op in enumerate(graph.ops):
+        passed_on = [source[tensor] for tensor in op.inputs]
+        same_shape = [t.shape for t in op.inputs] == [t.shape for t in op.outputs]
+        makes_units = not passed_on or (
+            getattr(op.operation, "weights", ())
+            and (op in analysis.opaque or unit_axes(op) or not same_shape)
+        )
+        name = op.name if makes_units else max(passed_on, key=order.__getitem__)
+        order.setdefault(name, number)
+        source |= dict.fromkeys(op.outputs, name)
+        if not makes_units:
+            found[op] = name
+    return found
 
 
 def _products_row(before: Graph, after: Graph) -> list[LayerReport]:
@@ -79,11 +107,23 @@ def _input_row(x: keras.KerasTensor, tensor: Tensor, analysis: Analysis) -> Laye
     needs = analysis.needed.get(tensor)
     axis = next(iter(needs or {}), tensor.rank - 1)
     size = tensor.shape[axis] or 0
-    used = 0 if needs is None else int(kept(needs, axis, size).sum())
-    reason = "nothing reads it; its signature stays" if needs is None else ""
-    return LayerReport(input_layer(x).name, size, used, 0, 0, 0, 0, reason)
+    keep = np.zeros(size, bool) if needs is None else kept(needs, axis, size)
+    return LayerReport(
+        name=input_layer(x).name,
+        units_before=size,
+        units_after=int(keep.sum()),
+        params_before=0,
+        params_after=0,
+        macs_before=0,
+        macs_after=0,
+        reason="nothing reads it; its signature stays" if needs is None else "",
+        keep=tuple(keep.tolist()),
+        axis=axis,
+    )
 
 
-def _units(shape: tuple[int | None, ...], layer: Any) -> int:
-    first = getattr(layer, "data_format", "channels_last") == "channels_first"
-    return shape[1 if first else -1] or 0
+def _units(op: Op, shape: tuple[int | None, ...]) -> int:
+    """The size of what has weights of its own in an output; of attention, heads times width."""
+    first = getattr(op.operation, "data_format", "channels_last") == "channels_first"
+    axes = unit_axes(op) or [1 if first else -1]
+    return math.prod(shape[axis] or 0 for axis in axes)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+
+from keras_sbp.printing import (
+    Printable,
+    change,
+    exact,
+    named,
+    notes,
+    short,
+    table,
+    width_of,
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,18 @@ class SweepRow:
     seconds: float = 0.0
     error: str = ""
 
+    def __repr__(self) -> str:
+        if self.score is None:
+            return f"{type(self).__name__}({self.label!r}, failed: {self.error})"
+        return (
+            f"{type(self).__name__}({self.label!r}, {self.metric} {self.score:.4g}, "
+            f"MACs {change(self.macs_before, self.macs)}, "
+            f"params {change(self.params_before, self.params)})"
+        )
+
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Printable):
     """The outcome of `sweep`.
 
     Attributes:
@@ -60,20 +79,30 @@ class SweepResult:
         """Returns all figures as plain lists, dicts and numbers, ready for JSON."""
         return {"rows": [asdict(row) for row in self.rows]}
 
-    def print(self, console: Console | None = None) -> None:
-        """Prints a table; rows that no other beats are bold.
-
-        Args:
-            console: where to; standard output by default.
-        """
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        headings = ("rule", self.rows[0].metric, "MACs left", "params left", "fewer MACs")
+        for show in (exact, short):
+            lines = [_cells(row, show) for row in self.rows]
+            if width_of(headings, lines) <= options.max_width:
+                break
         best = {id(row) for row in self.pareto()}
-        table = Table()
-        for heading in ("rule", self.rows[0].metric, "MACs left", "params left", "fewer MACs"):
-            table.add_column(heading, justify="left" if heading == "rule" else "right")
+        styles = ["bold" if id(row) in best else "" for row in self.rows]
+        yield table(headings, lines, options.max_width, styles=styles)
+        failed: dict[str, list[str]] = {}
         for row in self.rows:
-            style = "bold" if id(row) in best else None
-            table.add_row(*_cells(row), style=style)
-        (console or Console()).print(table)
+            if row.score is None:
+                failed.setdefault(row.error, []).append(row.label)
+        yield notes(f"{named(dict.fromkeys(each))}: {error}" for error, each in failed.items())
+
+    def __repr__(self) -> str:
+        done = [row for row in self.rows if row.score is not None]
+        scores = sorted(row.score for row in done)
+        said = [f"{len(self.rows)} rows"]
+        if done:
+            said.append(f"{done[0].metric} {scores[0]:.4g}–{scores[-1]:.4g}")
+        if len(done) < len(self.rows):
+            said.append(f"{len(self.rows) - len(done)} failed")
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def plot(self, path: str | os.PathLike[str] | None = None, title: str = "") -> Any:
         """Draws the scores over the remaining multiply-accumulates, one curve per label.
@@ -132,13 +161,13 @@ def _badness(row: SweepRow) -> float:
     return row.score if low_is_good else -row.score
 
 
-def _cells(row: SweepRow) -> tuple[str, ...]:
+def _cells(row: SweepRow, show: Callable[[int], str]) -> tuple[str, ...]:
     if row.score is None:
-        return row.label, "—", row.error, "", ""
+        return row.label, "–", "", "", ""
     return (
         row.label,
         f"{row.score:.4f}",
-        f"{row.macs:,}",
-        f"{row.params:,}",
+        show(row.macs),
+        show(row.params),
         f"{row.macs_before / row.macs:.2f}×" if row.macs else "",
     )
