@@ -11,6 +11,7 @@ import keras
 
 from keras_sbp.deploy.formats import FORMATS, Format
 from keras_sbp.deploy.inference import Inference
+from keras_sbp.deploy.integer_casts import fold_integer_casts
 from keras_sbp.deploy.packages import require
 from keras_sbp.deploy.precision import float32_twin
 from keras_sbp.deploy.workarounds import (
@@ -18,6 +19,9 @@ from keras_sbp.deploy.workarounds import (
     statistics_as_constants,
     teach_erfc,
 )
+
+# With 16-bit values the converter refuses what it otherwise leaves floating.
+_NO_CAST = "not yet supported for op: 'CAST'"
 
 
 def convert(
@@ -63,7 +67,7 @@ def _to_litert(model: keras.Model, path: str, specs: Any, options: Mapping[str, 
     # Keras also admits TensorFlow's own kernels ("Flex" ops), which the LiteRT runtime does not
     # contain; the options rule them out, so a file that is written runs everywhere.
     try:
-        _export(model, path, FORMATS["litert"], specs, **options)
+        _export_litert(model, path, specs, options)
     except Exception as error:
         failures = list(_failures(error, model))
         if failures:
@@ -75,6 +79,21 @@ def _to_litert(model: keras.Model, path: str, specs: Any, options: Mapping[str, 
                 "dynamic_int8 ask the least), or replace the layer."
             ) from error
         raise
+
+
+def _export_litert(model: keras.Model, path: str, specs: Any, options: Mapping[str, Any]) -> None:
+    try:
+        _export(model, path, FORMATS["litert"], specs, **options)
+    except Exception as error:
+        if _NO_CAST not in str(error):
+            raise
+        # Casts may stay floating until they are folded; what else does is refused after that.
+        tf = require("tensorflow", "Exporting to LiteRT")
+        ops = [*options["target_spec"]["supported_ops"], tf.lite.OpsSet.TFLITE_BUILTINS]
+        lenient = {**options, "target_spec": {**options["target_spec"], "supported_ops": ops}}
+        _export(model, path, FORMATS["litert"], specs, **lenient)
+    if "representative_dataset" in options:
+        fold_integer_casts(path)
 
 
 def _to_onnx(model: keras.Model, path: str, specs: Any) -> None:
