@@ -16,6 +16,7 @@ from keras_sbp.deploy.packages import require
 from keras_sbp.deploy.precision import float32_twin
 from keras_sbp.deploy.workarounds import (
     remove_dangling_outputs,
+    repair_transposed_convolutions,
     statistics_as_constants,
     teach_erfc,
 )
@@ -102,13 +103,16 @@ def _to_onnx(model: keras.Model, path: str, specs: Any) -> None:
         _export(model, path, FORMATS["onnx"], specs)
     # What the converter does not know it copies, and the file loads nowhere.
     onnx = require("onnx", "Exporting to ONNX")
+    written = onnx.load(path)
     failures = [
         _phrase(node.op_type, [node.name], set(_layer_names(model)))
-        for node in onnx.load(path).graph.node
+        for node in written.graph.node
         if not onnx.defs.has(node.op_type, node.domain)
     ]
     if failures:
         raise _refusal(model, "ONNX", list(dict.fromkeys(failures)))
+    if repair_transposed_convolutions(written):
+        onnx.save(written, path)
 
 
 def _to_openvino(model: keras.Model, path: str, specs: Any) -> None:

@@ -63,6 +63,41 @@ def teach_erfc() -> None:
             )
 
 
+def repair_transposed_convolutions(onnx_model: Any) -> bool:
+    """Say `output_padding` where tf2onnx says padding of less than nothing, which ONNX refuses.
+
+    A transposed convolution may have rows that no row of its input reaches. TensorFlow adds them at
+    the end.
+
+    Args:
+        onnx_model: The loaded model, which is changed.
+
+    Returns:
+        Whether anything was changed.
+    """
+    onnx = require("onnx", "Exporting to ONNX")
+    changed = False
+    for node in onnx_model.graph.node:
+        given = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+        pads = given.get("pads", []) if node.op_type == "ConvTranspose" else []
+        totals = [sum(ends) for ends in zip(*_halves(pads), strict=True)]
+        if all(total >= 0 for total in totals):
+            continue
+        whole = [0 if total < 0 else pad for pad, total in zip(pads, totals * 2, strict=True)]
+        values = {"pads": whole, "output_padding": [max(0, -total) for total in totals]}
+        kept = [attribute for attribute in node.attribute if attribute.name not in values]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        node.attribute.extend(onnx.helper.make_attribute(*pair) for pair in values.items())
+        changed = True
+    return changed
+
+
+def _halves(pads: list[int]) -> tuple[list[int], list[int]]:
+    """Padding at the beginning of each axis, and at its end."""
+    return pads[: len(pads) // 2], pads[len(pads) // 2 :]
+
+
 def remove_dangling_outputs(path: str) -> None:
     """Rewrite an OpenVINO model without outputs that the Keras model does not have.
 
