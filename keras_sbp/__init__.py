@@ -1,24 +1,13 @@
 """Structured Bayesian pruning for Keras 3."""
 
-from keras_sbp import distributions, handlers, testing
-from keras_sbp.callbacks import KLWarmup, SNRMonitor
-from keras_sbp.exporting import benchmark, export
-from keras_sbp.handlers import LayerHandler, register_handler
-from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning import insert_sbp, prune, sweep
-from keras_sbp.selection import (
-    BatchNormScale,
-    BMRSNormal,
-    BMRSUniform,
-    Budget,
-    L1Norm,
-    L2Norm,
-    LayerInputChange,
-    Random,
-    SNRThreshold,
-    Taylor,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from keras_sbp.startup import with_keras
 from keras_sbp.version import __version__
+
+if TYPE_CHECKING:
+    from keras_sbp.public import *
 
 __all__ = [
     "BMRSNormal",
@@ -46,3 +35,24 @@ __all__ = [
     "sweep",
     "testing",
 ]
+
+
+def _load() -> None:
+    public = importlib.import_module("keras_sbp.public")
+    globals().update({name: vars(public)[name] for name in __all__ if name not in globals()})
+
+
+def __getattr__(name: str) -> Any:
+    # Python and tools ask for names like __wrapped__; these must not bring Keras along.
+    if not name.startswith("__"):
+        _load()
+        if name in globals():
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+with_keras(_load)

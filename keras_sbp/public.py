@@ -1,0 +1,22 @@
+"""The public names, each from where it is at home; `keras_sbp/__init__.py` lists them."""
+
+import keras_sbp.distributions as distributions
+import keras_sbp.handlers as handlers
+import keras_sbp.testing as testing
+from keras_sbp.callbacks import KLWarmup, SNRMonitor
+from keras_sbp.exporting import benchmark, export
+from keras_sbp.handlers import LayerHandler, register_handler
+from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning import insert_sbp, prune, sweep
+from keras_sbp.selection import (
+    BatchNormScale,
+    BMRSNormal,
+    BMRSUniform,
+    Budget,
+    L1Norm,
+    L2Norm,
+    LayerInputChange,
+    Random,
+    SNRThreshold,
+    Taylor,
+)
