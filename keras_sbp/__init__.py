@@ -28,6 +28,7 @@ __all__ = [
     "benchmark",
     "distributions",
     "export",
+    "gates_report",
     "handlers",
     "insert_sbp",
     "prune",

@@ -96,7 +96,7 @@ def table(
     for row, style in zip(rows, styles or [""] * len(rows), strict=True):
         if row is total:
             result.add_section()
-        result.add_row(_folded(row[0], room), *(Text(cell) for cell in row[1:]), style=style)
+        result.add_row(folded(row[0], room), *(Text(cell) for cell in row[1:]), style=style)
     return result
 
 
@@ -120,7 +120,8 @@ def grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
     return result
 
 
-def _folded(name: str, width: int) -> Text:
+def folded(name: str, width: int) -> Text:
+    """Returns a name in lines of this width, broken behind separators."""
     indent = name[: len(name) - len(name.lstrip())]
     lines = [indent]
     for part in re.split(r"(?<=[_/])|(?<=[.-])(?=\D)|(?=\s)", name.lstrip()):
@@ -131,11 +132,11 @@ def _folded(name: str, width: int) -> Text:
     return Text("\n".join(lines))
 
 
-def notes(texts: Iterable[str]) -> RenderableType:
-    """Returns sentences as a list, below a table."""
+def notes(texts: Iterable[str], marks: Iterable[str] = itertools.repeat("-")) -> RenderableType:
+    """Returns sentences as a list, below a table, with a mark in front of each."""
     grid = Table.grid(padding=(0, 1, 0, 0))
-    for text in texts:
-        grid.add_row("-", Text(text))
+    for mark, text in zip(marks, texts, strict=False):
+        grid.add_row(mark, Text(text))
     return grid
 
 

@@ -7,7 +7,7 @@ from keras_sbp.callbacks import KLWarmup, SNRMonitor
 from keras_sbp.exporting import benchmark, export
 from keras_sbp.handlers import LayerHandler, register_handler
 from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning import insert_sbp, prune, sweep
+from keras_sbp.pruning import gates_report, insert_sbp, prune, sweep
 from keras_sbp.selection import (
     BatchNormScale,
     BMRSNormal,

@@ -1,4 +1,4 @@
-"""Warnings that point at the user's line."""
+"""What the package tells its user: warnings at the user's line, and lines of progress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import sys
 import warnings
 from types import FrameType
+
+import keras
 
 logger = logging.getLogger("keras_sbp")
 
@@ -30,6 +32,18 @@ def warn(message: str) -> None:
         module=frame.f_globals.get("__name__"),
         registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
+
+
+def write(line: str) -> None:
+    """Writes a line where Keras's progress bar goes.
+
+    That is standard output or, with Keras's interactive logging disabled, the logger "keras_sbp".
+    """
+    if keras.config.is_interactive_logging_enabled():
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    else:
+        logger.info(line)
 
 
 def _users_frame() -> FrameType:

@@ -147,6 +147,7 @@ def test_public_names() -> None:
         "benchmark",
         "distributions",
         "export",
+        "gates_report",
         "handlers",
         "insert_sbp",
         "prune",

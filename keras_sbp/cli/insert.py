@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_sbp.cli import arguments, model_files, table
+from keras_sbp.cli import arguments, model_files
 from keras_sbp.cli.errors import told_to_the_user
 from keras_sbp.cli.output import output
 
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             model = model_files.load(options.model)
         with out.step("Inserting gates"), told_to_the_user():
             from keras_sbp.graph import find_gates
-            from keras_sbp.pruning import insert_sbp
+            from keras_sbp.pruning import gates_report, insert_sbp
 
             gated = insert_sbp(
                 model,
@@ -100,14 +100,16 @@ def run(options: argparse.Namespace) -> int:
                 kl_weight=options.kl_weight,
                 gate=options.gate,
                 attention=None if options.attention == "none" else options.attention,
+                verbose=0,
             )
+            report = gates_report(gated)
         model_files.save(gated, target)
         gates = [{"name": gate.name, "units": gate.units} for gate in find_gates(gated)]
-        rows = [(gate["name"], f"{gate['units']:,}") for gate in gates]
-        out.console.print(table.render("Gates", ("gate", "units"), rows))
+        report.print(out.console)
         out.say(f"Saved {target}, {target.stat().st_size:,} bytes")
         sizes = {"path": str(target), "bytes": target.stat().st_size}
-        out.result({"model": options.model, **sizes, "gates": gates})
+        of_layers = report.to_dict()["layers"]
+        out.result({"model": options.model, **sizes, "gates": gates, "gates_of_layers": of_layers})
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from keras_sbp.cli import arguments, model_files, rules, table
+from keras_sbp.cli import arguments, model_files, rules
 from keras_sbp.cli.errors import CheckFailed, UsageError, told_to_the_user
 from keras_sbp.cli.output import Output, output
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _QUANTILES = (0.05, 0.5, 0.95)
 _DESCRIPTION = """\
-Show the gates of a model, the signal-to-noise ratios (SNR) of their units, and what `keras-sbp
-prune` would make of each layer with the same options. Nothing is written. The exit code is 1 if the
-model cannot be pruned like this."""
+Show which layers of a model have a gate and why the others have none, the signal-to-noise ratios
+(SNR) of the gates' units, and what `keras-sbp prune` would make of each layer with the same
+options. Nothing is written. The exit code is 1 if the model cannot be pruned like this."""
 _EXAMPLES = """
 keras-sbp inspect gated.keras
 keras-sbp inspect plain.keras --rule l2 --budget macs=0.5
@@ -58,6 +58,10 @@ def run(options: argparse.Namespace) -> int:
         rule = rules.rule_of(options, model)
         gates = _gates(model)
         report, problem = None, ""
+        with told_to_the_user():
+            from keras_sbp.pruning import gates_report
+
+            of_layers = gates_report(model)
         try:
             with out.step("Trying to prune"), told_to_the_user():
                 report = _report(model, rule, options.round_to)
@@ -70,8 +74,10 @@ def run(options: argparse.Namespace) -> int:
                 gates[gate.name]["kept"] = gate.units_after
         size = pathlib.Path(options.model).stat().st_size
         found = report.to_dict() if report else {"problem": problem}
+        of_layers.print(out.console)
         _show(out, gates, report)
-        out.result({"model": options.model, "bytes": size, **found, "gates": list(gates.values())})
+        found |= {"gates": list(gates.values()), "gates_of_layers": of_layers.to_dict()["layers"]}
+        out.result({"model": options.model, "bytes": size, **found})
         if problem:
             raise CheckFailed(problem)
     return 0
@@ -104,6 +110,8 @@ def _gates(model: keras.Model) -> dict[str, dict[str, Any]]:
 
 def _show(out: Output, gates: dict[str, dict[str, Any]], report: PruneReport | None) -> None:
     if gates:
+        from keras_sbp.printing import table
+
         headings = ("gate", "units", "would stay", "frozen", "SNR 5 %", "SNR 50 %", "SNR 95 %")
         rows = [
             (
@@ -113,7 +121,7 @@ def _show(out: Output, gates: dict[str, dict[str, Any]], report: PruneReport | N
             )
             for gate in gates.values()
         ]
-        out.console.print(table.render("Gates", headings, rows))
+        out.console.print(table(headings, rows, out.console.width))
     else:
         out.say(
             "No gates. `keras-sbp insert` puts some in, to be trained; the rules l1, l2, "

@@ -7,19 +7,23 @@ from typing import Any
 
 import keras
 
-from keras_sbp.graph import Graph, analyse, trace
+from keras_sbp.graph import Graph, Op, analyse, trace
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_branch_gates
 from keras_sbp.pruning.chosen_layers import Chosen, chosen_layers
 from keras_sbp.pruning.gate_cost import weights_by_macs
 from keras_sbp.pruning.gated_copy import gated_copy
-from keras_sbp.pruning.placement import Wishes, place_unit_gates, what_if_of
-from keras_sbp.pruning.plan import Placement, Plan
+from keras_sbp.pruning.gates_report import GatesReport
+from keras_sbp.pruning.governed import existing_gates, remember, report_on
+from keras_sbp.pruning.placement import Wishes, place_unit_gates, unit_axes, what_if_of
+from keras_sbp.pruning.plan import Placement, Plan, Refusal
+from keras_sbp.telling import write
 
 CHOICES = {
     "placement": ("activation", "layer"),
     "gate": ("units", "branch"),
     "attention": ("heads", "heads+width", None),
+    "verbose": ("auto", 0, 1, 2),
 }
 
 
@@ -35,6 +39,7 @@ def insert_sbp(
     gate: str = "units",
     attention: str | None = "heads",
     inputs: Any = None,
+    verbose: int | str = "auto",
     **gate_options: Any,
 ) -> keras.Model:
     """Returns the same network with gates in it, ready to be trained and pruned.
@@ -81,6 +86,9 @@ def insert_sbp(
             queries and keys as well, `None` neither.
         inputs: only for a model with its own `call`: a structure of `keras.Input`s or arrays
             that it is to be called with. `None` takes the shapes that it was built with.
+        verbose: 0 writes nothing, 2 or `"auto"` a line that counts, 1 a table of all layers
+            with weights: the gate of each, or why it has none. `keras_sbp.gates_report` returns
+            the same for the new model.
         **gate_options: further arguments of `SBPLayer`: `rule`, `learning_rate_multiplier`,
             `log_sigma_initializer` and so on.
 
@@ -106,7 +114,7 @@ def insert_sbp(
     >>> [layer.name for layer in gated.layers if isinstance(layer, keras_sbp.SBPLayer)]
     ['conv_gate']
     """
-    _check_choices(placement=placement, gate=gate, attention=attention)
+    _check_choices(placement=placement, gate=gate, attention=attention, verbose=verbose)
     _check_kl_weight(kl_weight)
     _check_gate_options(gate_options)
     graph = trace(model, inputs)
@@ -127,9 +135,14 @@ def insert_sbp(
     else:
         weights = [kl_weight] * len(placements)
     gates = _make_gates(graph, placements, weights, {"num_samples": num_samples} | gate_options)
-    return gated_copy(
-        graph, {gate: each.sites for gate, each in zip(gates, placements, strict=True)}
-    )
+    placed = dict(zip(gates, placements, strict=True))
+    gated = gated_copy(graph, {gate: each.sites for gate, each in placed.items()})
+    placed = existing_gates(graph, analysis, what_if) | placed
+    refusals = [*plan.refusals, *_not_asked_for(graph, gate, attention)]
+    report = report_on(graph, analysis, placed, refusals)
+    remember(gated, report)
+    _tell(report, verbose)
+    return gated
 
 
 def _check_choices(**choices: Any) -> None:
@@ -161,10 +174,25 @@ def _check_gate_options(gate_options: dict[str, Any]) -> None:
 
 
 def _selected(plan: Plan, wanted: Chosen | None, unwanted: Chosen) -> list[Placement]:
+    """The gates that were asked for; why the others were not is written into the plan."""
     excluded = set().union(*unwanted.values())
     placements = [each for each in plan.placements if excluded.isdisjoint(each.producers)]
-    if wanted is None:
-        return placements
+    if wanted is not None:
+        included = _included(plan, wanted)
+        placements = [each for each in placements if not included.isdisjoint(each.producers)]
+    left_out = [
+        Refusal(
+            each.producers,
+            "not among `layers`" if excluded.isdisjoint(each.producers) else "excluded",
+        )
+        for each in plan.placements
+        if each not in placements
+    ]
+    plan.refusals = [*left_out, *plan.refusals]
+    return placements
+
+
+def _included(plan: Plan, wanted: Chosen) -> set[Op]:
     for name, ops in wanted.items():
         if all(ops.isdisjoint(each.producers) for each in plan.placements):
             reasons = [each.reason for each in plan.refusals if not ops.isdisjoint(each.producers)]
@@ -173,8 +201,24 @@ def _selected(plan: Plan, wanted: Chosen | None, unwanted: Chosen) -> list[Place
                 f"{reasons[0] if reasons else 'it makes no units that could be removed'}. "
                 "Expected the names of layers whose units can go. Remove it from `layers`."
             )
-    included = set().union(*wanted.values())
-    return [each for each in placements if not included.isdisjoint(each.producers)]
+    return set().union(*wanted.values())
+
+
+def _not_asked_for(graph: Graph, gate: str, attention: str | None) -> list[Refusal]:
+    """Why layers were not considered at all."""
+    if gate == "branch":
+        return [Refusal(graph.ops, "it is on no residual branch")]
+    if attention is None:
+        layers_of_attention = [op for op in graph.ops if len(unit_axes(op)) > 1]
+        return [Refusal(layers_of_attention, "not asked for: attention=None")]
+    return []
+
+
+def _tell(report: GatesReport, verbose: int | str) -> None:
+    if verbose == 1:
+        report.summary()
+    elif verbose:
+        write(f"insert_sbp: {report} (keras_sbp.gates_report(model).print() says why)")
 
 
 def _refuse_empty(graph: Graph, plan: Plan, gate: str) -> None:

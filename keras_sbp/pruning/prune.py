@@ -96,7 +96,7 @@ def prune(
     if not has_gates and rule.works_without_gates:
         # Truncated far below its mean, a sharp posterior has all its mass at log θ = 0.
         factor_1 = {"mu_initializer": 1.0, "log_sigma_initializer": -20.0}
-        graph = trace(insert_sbp(model, inputs=inputs, **factor_1))
+        graph = trace(insert_sbp(model, inputs=inputs, verbose=0, **factor_1))
     elif examples is not None:
         graph = trace(gated_copy(graph, {}))  # its weights will be written
     warn_of_hidden_gates(graph)

@@ -46,8 +46,8 @@ def summarise(
         rows.append(
             LayerReport(
                 name=op.name,
-                units_before=_units(op, op.outputs[0].shape),
-                units_after=_units(op, shapes_after[id(new)]) if id(new) in shapes_after else 0,
+                units_before=units_of(op, op.outputs[0].shape),
+                units_after=units_of(op, shapes_after[id(new)]) if id(new) in shapes_after else 0,
                 params_before=old.count_params(),
                 params_after=0 if new is None else new.count_params(),
                 macs_before=macs_before[id(old)],
@@ -122,8 +122,8 @@ def _input_row(x: keras.KerasTensor, tensor: Tensor, analysis: Analysis) -> Laye
     )
 
 
-def _units(op: Op, shape: tuple[int | None, ...]) -> int:
-    """The size of what has weights of its own in an output; of attention, heads times width."""
+def units_of(op: Op, shape: tuple[int | None, ...]) -> int:
+    """Returns how many units an output has; of layers of attention, heads times width."""
     first = getattr(op.operation, "data_format", "channels_last") == "channels_first"
     axes = unit_axes(op) or [1 if first else -1]
     return math.prod(shape[axis] or 0 for axis in axes)

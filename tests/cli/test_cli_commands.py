@@ -52,9 +52,11 @@ def test_inspect(files, capsys):
     ]
     assert found["macs_before"] == 16 * 9 * 2 * 8 + 16 * 8 * 3
     assert found["macs_after"] == 16 * 9 * 2 * 5 + 16 * 5 * 3
+    assert [layer["gates"] for layer in found["gates_of_layers"]] == [["gate"], []]
     run("inspect", files / "gated.keras")
     captured = capsys.readouterr()
     assert "8 → 5" in captured.out
+    assert "its units are an output of the model" in captured.out
     assert "Loading" in captured.err
     assert "Loading" not in captured.out
 
@@ -126,6 +128,12 @@ def test_insert(files, tmp_path, capsys):
     target = tmp_path / "gated.keras"
     found = answer(capsys, "insert", files / "plain.keras", "-o", target, "--num-samples", 100)
     assert found["gates"] == [{"name": "conv_gate", "units": 8}]
+    of_layers = {layer["name"]: layer for layer in found["gates_of_layers"]}
+    assert of_layers["conv"]["gates"] == ["conv_gate"]
+    assert of_layers["probabilities"]["reason"] == "its units are an output of the model"
+    shown = tmp_path / "shown.keras"
+    run("insert", files / "plain.keras", "-o", shown)
+    assert "its units are an output of the model" in capsys.readouterr().out
     gated = keras.saving.load_model(target)
     (gate,) = find_gates(gated)
     assert gate.num_samples == 100
