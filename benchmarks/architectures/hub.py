@@ -42,7 +42,6 @@ def tokens(model: keras.Model, batch_size: int, rng: np.random.Generator) -> dic
 
 def vit() -> keras.Model:
     """A vision transformer."""
-    _mend_embedding()
     return _models().ViTBackbone(
         image_shape=(32, 32, 3),
         patch_size=(8, 8),
@@ -89,22 +88,3 @@ def mobilenet() -> keras.Model:
 
 def _models() -> Any:
     return importlib.import_module("keras_hub.models")
-
-
-def _mend_embedding() -> None:
-    """Makes the patch embedding round-trip through its config.
-
-    KerasHub 0.32 writes two numbers into it that the constructor refuses, and leaves one out. A
-    layer that is opaque is copied by its config, and so is every layer of a file.
-    """
-    layer = importlib.import_module("keras_hub.src.models.vit.vit_layers").ViTPatchingAndEmbedding
-    original = layer.get_config
-
-    def get_config(self: Any) -> dict[str, Any]:
-        config = original(self) | {"use_patch_bias": self.use_patch_bias}
-        return {name: value for name, value in config.items() if name not in _REFUSED}
-
-    layer.get_config = get_config
-
-
-_REFUSED = ("num_patches", "num_positions")

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_sbp.graph.keras_internals import config_of
+
 # Largest |difference| from the Keras model, as a fraction of the largest |output|. The narrow
 # types carry 11 and 8 bits: a few roundings apart is all one can ask of two runtimes.
 _TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}
@@ -52,7 +54,8 @@ def float32_twin(model: keras.Model) -> keras.Model:
         return model
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return type(layer).from_config(_with_float32(layer.get_config()))
+        config = config_of(layer, type(layer), layer.name)
+        return type(layer).from_config(_with_float32(config))
 
     try:
         twin = keras.models.clone_model(model, clone_function=clone, recursive=True)

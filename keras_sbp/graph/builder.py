@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph import keras_internals
+from keras_sbp.graph.copying import copied
 from keras_sbp.graph.handler import stock_class
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op, Tensor
@@ -49,14 +50,10 @@ class Builder:
         return self.new_layers[id(old)]
 
     def repeat(self, op: Op, inputs: list[Slim]) -> list[Slim]:
-        """Repeats a call unchanged, with a copy of the operation and of all its weights."""
+        """Repeats a call unchanged, with a copy of the operation and of all its state."""
         old = op.operation
-        first_call = id(old) not in self.new_layers
-        if first_call:
-            with _blaming(old):
-                changes = _known_sizes(op)
-                new = keras_internals.clone_operation(old, self.name(op.name), **changes)
-            self.new_layers[id(old)] = new
+        if id(old) not in self.new_layers:
+            self.new_layers[id(old)] = copied(op, self.name(op.name), **_known_sizes(op))
         new = self.new_layers[id(old)]
         tensors = {id(t): slim.tensor for t, slim in zip(op.inputs, inputs, strict=True)}
         args, kwargs = keras.tree.map_structure(
@@ -64,8 +61,6 @@ class Builder:
             (op.args, op.kwargs),
         )
         results = keras.tree.flatten(new(*args, **kwargs))
-        if first_call and getattr(old, "weights", ()):
-            new.set_weights(old.get_weights())
         return [self.slim(t, x) for t, x in zip(op.outputs, results, strict=True)]
 
     def name(self, wanted: str) -> str:
@@ -192,9 +187,7 @@ def _blaming(old: Any) -> Iterator[None]:
             f"Layer '{old.name}' (of type {type(old).__name__}) must be made anew for the pruned "
             "model, but its config does not rebuild it. Expected a layer that round-trips through "
             f"get_config() and from_config(). Received: {type(error).__name__}: {error}. "
-            "Give the class these two methods, register the objects in its config with "
-            "keras.saving.register_keras_serializable, or prune the parts around it as models of "
-            "their own."
+            "Give the class a get_config() that returns all arguments of its constructor."
         ) from error
 
 

@@ -7,6 +7,7 @@ moves something, this is the one file to mend.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,18 +22,22 @@ from keras.src.ops import core as core_ops
 from keras.src.ops import math as math_ops
 from keras.src.ops import nn as nn_ops
 from keras.src.ops import numpy as numpy_ops
+from keras.src.utils.tracking import DotNotTrackScope
 
 __all__ = [
     "activation_ops",
     "ConvLSTMCell",
     "LayerScale",
     "StochasticDepth",
+    "by_config",
     "calls_in_order",
+    "captured_arguments",
     "carries_mask",
-    "clone_operation",
     "config_of",
+    "copied_operation",
     "core_ops",
     "declared_inputs",
+    "deep_copy",
     "functional_view",
     "input_layer",
     "input_structure",
@@ -161,42 +166,137 @@ def _operations_behind(outputs: list[keras.KerasTensor]) -> list[keras.Operation
 def config_of(operation: keras.Operation, cls: type, name: str) -> dict[str, Any]:
     """Returns the config from which `cls` can rebuild the operation under a name.
 
-    A plain function as activation is put in as it is: a user's own need not be registered.
+    Functions, regularizers and the like are put in as they are: a user's own need not be
+    registered, nor have a config.
     """
-    config = cls.get_config(operation)
+    config = _config(operation, cls)
+    for key in config:
+        held = getattr(operation, key, None)
+        if isinstance(held, _GIVEN) or inspect.isfunction(held):
+            config[key] = held
     if isinstance(operation, keras.layers.Layer):
         config["name"] = name
-    if inspect.isfunction(getattr(operation, "activation", None)):
-        config["activation"] = operation.activation
     return config
 
 
-def clone_operation(operation: keras.Operation, name: str, **changes: Any) -> keras.Operation:
-    """Returns a new operation like the old one; weights are not copied.
+_GIVEN = (keras.Initializer, keras.constraints.Constraint, keras.Regularizer)
+
+
+def _config(operation: keras.Operation, cls: type) -> dict[str, Any]:
+    is_default = cls.get_config is keras.layers.Layer.get_config
+    if is_default and type(operation) is not cls:
+        # It would describe the subclass, or nothing at all where that has a config of its own.
+        return _arguments_by_attribute(operation, cls)
+    try:
+        return dict(cls.get_config(operation))
+    except Exception:
+        try:
+            return _arguments_by_attribute(operation, cls)
+        except AttributeError:
+            pass
+        raise
+
+
+def _arguments_by_attribute(layer: keras.layers.Layer, cls: type) -> dict[str, Any]:
+    """The constructor's arguments, read from attributes of the same names."""
+    named, _ = _parameters(cls)
+    settings = _settings_of_any_layer(layer, cls)
+    missing = [name for name in named if name not in (*settings, "activity_regularizer")]
+    return settings | {name: getattr(layer, name) for name in missing}
+
+
+def _settings_of_any_layer(layer: keras.layers.Layer, cls: type) -> dict[str, Any]:
+    """What every layer has, as far as the constructor takes it."""
+    named, takes_more = _parameters(cls)
+    settings = {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
+    if layer.activity_regularizer is not None:
+        settings["activity_regularizer"] = layer.activity_regularizer
+    return {name: value for name, value in settings.items() if takes_more or name in named}
+
+
+def _parameters(cls: type) -> tuple[list[str], bool]:
+    """The names of a constructor's arguments, and whether it takes others, too."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return named, any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def by_config(layer: keras.layers.Layer, name: str, **changes: Any) -> keras.layers.Layer:
+    """Returns a new layer like the old one, made from its config; weights are not copied.
 
     Args:
-        changes: config entries that differ; of layers only.
+        changes: config entries that differ.
     """
-    if not isinstance(operation, keras.layers.Layer):
-        return _copied(operation, name)
-    if isinstance(operation, keras.layers.Lambda):
+    if isinstance(layer, keras.layers.Lambda):
         # Its config holds byte code, which would come back without the module it was written in.
         return keras.layers.Lambda(
-            operation.function,
-            output_shape=operation._output_shape,
-            mask=operation.mask,
-            arguments=operation.arguments,
+            layer.function,
+            output_shape=layer._output_shape,
+            mask=layer.mask,
+            arguments=layer.arguments,
             name=name,
-            dtype=operation.dtype_policy,
+            dtype=layer.dtype_policy,
         )
-    cls = type(operation)
-    return cls.from_config(config_of(operation, cls, name) | changes)
+    cls = type(layer)
+    return cls.from_config(config_of(layer, cls, name) | changes)
 
 
-def _copied(operation: keras.Operation, name: str) -> keras.Operation:
+def captured_arguments(layer: keras.layers.Layer, name: str) -> dict[str, Any] | None:
+    """Returns what a layer was constructed with, under another name.
+
+    Keras remembers only arguments that are numbers, strings, and structures of these; else None.
+    """
+    captured = getattr(layer, "_auto_config", None)
+    if captured is None:
+        return None
+    settings = _settings_of_any_layer(layer, type(layer)) | captured.config
+    return settings | ({"name": name} if "name" in settings else {})
+
+
+def deep_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Returns a copy of a layer and of all that it holds, made without configs.
+
+    `copy.deepcopy` would write Keras layers to a file and read them, and follow the calls of the
+    layer to everything else in its model.
+    """
+    held = [layer, *sublayers(layer)]
+    models = [each for each in held if isinstance(each, Functional)]
+    inner_calls = {id(node) for model in models for node in model._nodes}
+    parts = {id(part): part for part in held}
+    parts |= {id(part): part for model in models for part in model.operations}
+    memo = {key: _blank(part) for key, part in parts.items()}
+    copies = dict(memo)
+    with DotNotTrackScope():  # lists of layers would report what is put into their copies
+        for key, part in parts.items():
+            # Methods that Keras wraps hold on to the layer; a new one has its own.
+            wrapped = [k for k, value in vars(copies[key]).items() if inspect.isfunction(value)]
+            state = {k: value for k, value in vars(part).items() if k not in wrapped}
+            for calls in ("_inbound_nodes", "_outbound_nodes"):
+                state[calls] = [node for node in state[calls] if id(node) in inner_calls]
+            vars(copies[key]).update(copy.deepcopy(state, memo))
+    for copied in copies.values():
+        if isinstance(copied, keras.layers.Layer):
+            _track_own(copied)
+    return copies[id(layer)]
+
+
+def _blank(operation: keras.Operation) -> keras.Operation:
+    is_layer = isinstance(operation, keras.layers.Layer)
+    base = keras.layers.Layer if is_layer else keras.Operation
+    return base.__new__(type(operation))
+
+
+def _track_own(layer: keras.layers.Layer) -> None:
+    """A layer knows what it tracks by the ids."""
+    tracker = layer._tracker
+    for name, (_, tracked) in tracker.config.items():
+        tracker.stored_ids[name] = {id(each) for each in tracked}
+
+
+def copied_operation(operation: keras.Operation, name: str) -> keras.Operation:
     """A copy of a `keras.ops` operation, which has no config when its arguments are arrays."""
     cls = type(operation)
-    copy = object.__new__(cls)
-    copy.__dict__ |= operation.__dict__
-    keras.Operation.__init__(copy, name=name)
-    return copy
+    copied = object.__new__(cls)
+    copied.__dict__ |= operation.__dict__
+    keras.Operation.__init__(copied, name=name)
+    return copied

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import keras
 
@@ -29,10 +28,7 @@ def gated_copy(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]])
     changed; the gates become layers of the new one.
     """
     gated = replace(graph, ops=_with_gates(graph, gates))
-    model, new_layers = rebuild(gated, _copy_everything(gated, gates))
-    for op in graph.ops:
-        if isinstance(op.operation, keras.layers.Layer):
-            _copy_state(op.operation, new_layers[id(op.operation)])
+    model, _ = rebuild(gated, _copy_everything(gated, gates))
     return model
 
 
@@ -95,14 +91,3 @@ def _reading(op: Op, inputs: list[Tensor]) -> Op:
         lambda leaf: next(following) if is_tensor(leaf) else leaf, (op.args, op.kwargs)
     )
     return replace(op, args=args, kwargs=kwargs)
-
-
-def _copy_state(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Copies what `set_weights` leaves out: the state of random generators."""
-    for variable, copied in zip(_others(old), _others(new), strict=True):
-        copied.assign(variable)
-
-
-def _others(layer: keras.layers.Layer) -> list[Any]:
-    weights = {id(weight) for weight in layer.weights}
-    return [variable for variable in layer.variables if id(variable) not in weights]

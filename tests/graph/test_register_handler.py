@@ -115,3 +115,24 @@ def test_incomplete_handler() -> None:
 
     with pytest.raises(TypeError, match=r"Half is incomplete.*without needs\(\), rebuild\(\)"):
         register_handler(Square)(Half)
+
+
+@pytest.mark.remedy("Give the class a get_config() that returns all arguments")
+def test_layer_that_its_handler_cannot_make_anew_needs_a_config() -> None:
+    class Odd(Square):
+        def __init__(self, given, **kwargs):
+            super().__init__(**kwargs)
+            self.held = given
+
+    class Described(Odd):
+        def get_config(self):
+            return super().get_config() | {"given": self.held}
+
+    register_handler(Odd, Described)(SquareHandler)
+
+    def model_with(odd):
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), odd])
+
+    with pytest.raises(ValueError, match="'odd' (.|\n)*Give the class a get_config"):
+        keras_sbp.prune(model_with(Odd(np.ones(1), name="odd")))
+    keras_sbp.prune(model_with(Described(1, name="odd")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -144,16 +146,22 @@ def test_layer_that_cannot_be_copied() -> None:
     class Stubborn(keras.layers.Layer):
         def __init__(self, function, **kwargs):
             super().__init__(**kwargs)
-            self.function = function
+            self.held = function
+            self.lock = threading.Lock()
 
         def call(self, x, training=None):
-            return x if training else self.function(x)
+            return x if training else self.held(x)
 
-    model = Sequential(
-        [Input((6,)), layers.Dense(8), Stubborn(keras.ops.square, name="odd"), layers.Dense(3)]
-    )
-    with pytest.raises(ValueError, match="'odd' .*get_config"):
-        prune(model)
+    class Described(Stubborn):
+        def get_config(self):
+            return super().get_config() | {"function": self.held}
+
+    def model_with(odd):
+        return Sequential([Input((6,)), layers.Dense(8), odd, layers.Dense(3)])
+
+    with pytest.raises(ValueError, match=r"'odd' .*(.|\n)*Give the class a get_config\(\)"):
+        prune(model_with(Stubborn(keras.ops.square, name="odd")))
+    prune(model_with(Described(keras.ops.square, name="odd")))
 
 
 def test_verification_catches_a_wrong_handler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,7 +150,7 @@ def closed(units: np.ndarray, reads: np.ndarray) -> np.ndarray:
 
 def serialised(layer: Any, cls: type, changes: dict[str, Any]) -> dict[str, Any]:
     """Returns a layer as one of `cls`, with changes, and without the shape it was built for."""
-    config = cls.get_config(layer) | changes
+    config = keras_internals.config_of(layer, cls, layer.name) | changes
     return {"module": "keras.layers", "class_name": cls.__name__, "config": config}
 
 
