@@ -11,6 +11,7 @@ import pytest
 
 from keras_sbp.cli import main, recipes
 from keras_sbp.cli.demo import demonstrate
+from keras_sbp.cli.errors import UsageError
 from keras_sbp.cli.recipes import DIGITS, MNIST, Targets
 from keras_sbp.cli.training import Checkpoints
 from keras_sbp.graph import find_gates
@@ -129,6 +130,7 @@ def test_mnist_resumes_after_an_interruption(
     assert len(epochs_run) == 6, "a finished run trains nothing"
 
 
+@pytest.mark.remedy("Choose another folder, or start over with --restart", "Choose another folder")
 def test_one_folder_holds_one_run(tiny_mnist, mnist_folder, tmp_path, capsys, epochs_run):
     out = tmp_path / "out"
     command = ["demo", "--dataset", "mnist", "--data", str(mnist_folder), "--out", str(out)]
@@ -138,6 +140,26 @@ def test_one_folder_holds_one_run(tiny_mnist, mnist_folder, tmp_path, capsys, ep
     assert len(epochs_run) == 2
     main([*command, "--epochs", "1", "--restart"])
     assert len(epochs_run) == 4
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "file").write_text("mine")
+    command[-1] = str(foreign)
+    assert main([*command, "--epochs", "1"]) == 2
+    assert "Choose another folder." in capsys.readouterr().err
+
+
+@pytest.mark.remedy("Put mnist.npz")
+def test_mnist_that_cannot_be_downloaded(mnist_folder, monkeypatch):
+    def offline():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", offline)
+    monkeypatch.delenv("KERAS_SBP_DATA", raising=False)
+    with pytest.raises(UsageError, match="Put mnist.npz"):
+        MNIST.load(None)
+    assert len(MNIST.load(str(mnist_folder)).x_test) == 40
+    monkeypatch.setenv("KERAS_SBP_DATA", str(mnist_folder))
+    assert len(MNIST.load(None).x_test) == 40
 
 
 def test_checkpoints_restore_weights_and_optimizer(tmp_path):

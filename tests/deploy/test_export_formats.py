@@ -13,6 +13,7 @@ from keras_sbp import export
 from keras_sbp.deploy.formats import FORMATS
 from keras_sbp.deploy.runtimes import load
 from keras_sbp.deploy.verify import compare
+from tests.remedies.test_remedies_of_extras import brings
 
 pytestmark = pytest.mark.tensorflow
 
@@ -86,6 +87,7 @@ def test_an_operation_the_format_lacks_is_named(tmp_path, format, op):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.remedy("Install it: `pip install 'keras-sbp[")
 @pytest.mark.parametrize(
     ("package", "extra", "name"),
     [
@@ -98,10 +100,13 @@ def test_an_operation_the_format_lacks_is_named(tmp_path, format, op):
 def test_a_missing_package_is_named_with_its_extra(
     convnet, tmp_path, monkeypatch, package, extra, name
 ):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"'{package}'.*pip install 'keras-sbp\[{extra}\]'"):
-        export(convnet, tmp_path / name)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, package, None)
+        with pytest.raises(ImportError, match=rf"'{package}'.*pip install 'keras-sbp\[{extra}\]'"):
+            export(convnet, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+    assert brings(extra, package)
+    export(convnet, tmp_path / name)
 
 
 def test_a_keras_file_needs_no_packages_and_no_batch_size(convnet, tmp_path):

@@ -116,6 +116,7 @@ def test_other_compute_dtypes_are_exported_in_float32(tmp_path, policy):
     assert model.layers[0].compute_dtype != "float32", "the user's model was changed"
 
 
+@pytest.mark.remedy("Pass verify=False to export it anyway")
 def test_verification_catches_a_wrong_file(convnet, tmp_path, monkeypatch):
     other = keras.models.clone_model(convnet)
     monkeypatch.setattr(sys.modules["keras_sbp.deploy.convert"], "float32_twin", lambda _: other)

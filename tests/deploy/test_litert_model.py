@@ -10,6 +10,7 @@ import pytest
 from keras_sbp import export
 from keras_sbp.deploy.benchmark import compare_latency
 from keras_sbp.deploy.litert import LiteRTModel, op_names
+from tests.remedies.test_remedies_of_extras import brings
 
 pytestmark = pytest.mark.tensorflow
 
@@ -45,11 +46,16 @@ def test_a_free_batch_axis_may_change_between_calls(convnet, tmp_path):
         assert model(np.ones((count, 8, 8, 1)))["output_0"].shape == (count, 3)
 
 
-def test_missing_runtime(tmp_path, monkeypatch):
-    for name in ("tensorflow", "ai_edge_litert"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"pip install 'keras-sbp\[tf\]'"):
-        LiteRTModel(tmp_path / "m.tflite")
+@pytest.mark.remedy("Install one: `pip install 'keras-sbp[tf]'`")
+def test_missing_runtime(convnet, tmp_path, monkeypatch):
+    path = export(convnet, tmp_path / "m.tflite").path
+    with monkeypatch.context() as patch:
+        for name in ("tensorflow", "ai_edge_litert"):
+            patch.setitem(sys.modules, name, None)
+        with pytest.raises(ImportError, match=r"pip install 'keras-sbp\[tf\]'"):
+            LiteRTModel(path)
+    assert brings("tf", "tensorflow")
+    LiteRTModel(path)
 
 
 def test_latency_of_a_much_larger_model(tmp_path):

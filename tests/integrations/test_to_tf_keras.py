@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from keras import layers, ops
 import keras_sbp
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.integrations.tfmot import UnsupportedLayerError, to_tf_keras
+from tests.remedies.test_remedies_of_extras import brings
 
 with contextlib.suppress(ImportError):  # these tests are not collected without it
     import tf_keras
@@ -323,10 +325,24 @@ def test_what_keras_2_does_not_have(make, said):
         to_tf_keras(model)
 
 
+@pytest.mark.remedy("Replace it, or rebuild the model in tf_keras by hand and copy the weights")
 def test_unknown_operations():
     x = keras.Input((4,))
     with pytest.raises(UnsupportedLayerError, match="Erf"):
         to_tf_keras(keras.Model(x, ops.erf(x)))
+    to_tf_keras(keras.Model(x, ops.tanh(x)))
+
+
+@pytest.mark.remedy("Install it: pip install 'keras-sbp[tfmot]'")
+def test_without_tf_keras(monkeypatch):
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(2)(x))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tf_keras", None)
+        with pytest.raises(ImportError, match=r"pip install 'keras-sbp\[tfmot\]'"):
+            to_tf_keras(model)
+    assert brings("tfmot", "tf_keras") and brings("tfmot", "tensorflow-model-optimization")
+    to_tf_keras(model)
 
 
 def test_a_difference_is_an_error(monkeypatch):

@@ -49,7 +49,7 @@ def remedies(path: Path) -> list[str]:
     return [
         sentence
         for text in texts(ast.parse(path.read_text("utf-8")))
-        if " " in text
+        if " " in text and "\n" not in text.strip()  # what commands do is told in several lines
         for sentence in SENTENCE.findall(text)
         if len(sentence.split()) > 2
     ]
@@ -71,26 +71,26 @@ def applied() -> set[str]:
 
 # What has no such tests yet.
 OPEN = (
-    *("callbacks", "cli", "deploy", "integrations"),
-    *("kl_weighting.py", "signature.py"),
+    *("callbacks/diagnosis.py", "callbacks/snr_monitor.py", "layers/kl_weighting.py"),
+    *("cli/arrays.py", "deploy/signature.py", "graph/signature.py"),
 )
+NO_ADVICE = ("Run and compared with the model", "Do not trust where it comes from")
 APPLIED = applied()
-CASES = [
-    pytest.param(path, sentence, id=f"{path.relative_to(PACKAGE)}: {sentence[:40]}")
+ADVICE = [
+    (str(path.relative_to(PACKAGE)), sentence)
     for path in sorted(PACKAGE.rglob("*.py"))
     for sentence in remedies(path)
-    if not {*path.relative_to(PACKAGE).parts} & {*OPEN}
+    if not sentence.startswith(NO_ADVICE)
 ]
 
 
-@pytest.mark.parametrize(("path", "sentence"), CASES)
-def test_remedy_is_applied_by_a_test(path: Path, sentence: str) -> None:
-    assert any(words in sentence for words in APPLIED), (
-        f"{path.relative_to(PACKAGE)} says: {sentence}. Write a test that does so and succeeds, "
+@pytest.mark.parametrize(("file", "sentence"), ADVICE)
+def test_remedy_is_applied_by_a_test(file: str, sentence: str) -> None:
+    assert file in OPEN or any(words in sentence for words in APPLIED), (
+        f"{file} says: {sentence}. Write a test that does so and succeeds, "
         'and mark it: @pytest.mark.remedy("words of the sentence").'
     )
 
 
 def test_every_mark_quotes_a_message() -> None:
-    sentences = [case.values[1] for case in CASES]
-    assert not [words for words in APPLIED if not any(words in each for each in sentences)]
+    assert not [words for words in APPLIED if not any(words in advice for _, advice in ADVICE)]
