@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from keras_sbp.deploy.workarounds import (
     teach_erfc,
 )
 
+_LONGEST_QUOTE = 500
 # With 16-bit values the converter refuses what it otherwise leaves floating.
 _NO_CAST = "not yet supported for op: 'CAST'"
 
@@ -56,12 +56,9 @@ def convert(
 
 
 def _export(model: keras.Model, path: str, form: Format, specs: Any, **options: Any) -> None:
-    with warnings.catch_warnings():
-        # Keras tries out names that NumPy 2 removed.
-        warnings.filterwarnings("ignore", category=FutureWarning, module="keras")
-        Inference(model).export(
-            path, format=form.export_name, verbose=False, input_signature=[specs], **options
-        )
+    Inference(model).export(
+        path, format=form.export_name, verbose=False, input_signature=[specs], **options
+    )
 
 
 def _to_litert(model: keras.Model, path: str, specs: Any, options: Mapping[str, Any]) -> None:
@@ -124,6 +121,28 @@ def _to_openvino(model: keras.Model, path: str, specs: Any) -> None:
         found = re.search(r"No conversion rule found for operations: (.+)", str(error))
         raise _refusal(model, "OpenVINO", [found[1] if found else str(error)]) from error
     remove_dangling_outputs(path)
+
+
+def cannot_run(model: keras.Model, form: Format, error: Exception) -> RuntimeError:
+    """What to raise where a file was written that its own runtime does not load.
+
+    Args:
+        model: The model it was made from.
+        form: Its format.
+        error: What the runtime raised.
+
+    Returns:
+        An error that names the layer, where the runtime's own words tell it.
+    """
+    said = " ".join(str(error).split())
+    scopes = [word for word in re.findall(r"[\w/.-]+", said) if "/" in word]
+    layer = _layer_of(scopes, set(_layer_names(model)))
+    where = f" (layer '{layer}')" if layer else ""
+    return RuntimeError(
+        f"Model '{model.name}' was converted to {form.title}, but the file does not load in its "
+        f"own runtime{where}: {type(error).__name__}: {said[:_LONGEST_QUOTE]} No file was written. "
+        "Replace the layer by ones made of simpler operations, or export another format."
+    )
 
 
 def _refusal(model: keras.Model, title: str, failures: list[str]) -> ValueError:

@@ -10,12 +10,13 @@ from typing import Any
 import keras
 
 from keras_sbp.deploy.atomic import staged
-from keras_sbp.deploy.convert import convert
+from keras_sbp.deploy.chatter import kept_back
+from keras_sbp.deploy.convert import cannot_run, convert
 from keras_sbp.deploy.formats import Format
 from keras_sbp.deploy.litert_file import op_names
 from keras_sbp.deploy.packages import require
 from keras_sbp.deploy.quantization import converter_options, quantized, refuse_loops
-from keras_sbp.deploy.runtimes import load
+from keras_sbp.deploy.runtimes import Runtime, load
 from keras_sbp.deploy.signature import batches_of, input_specs
 from keras_sbp.deploy.target import Target
 from keras_sbp.deploy.verify import compare
@@ -87,17 +88,19 @@ def write(model: keras.Model, target: Target, calibration_data: Any = None) -> E
     form, how = target.format, target.quantization
     specs = input_specs(model, target.batch_size)
     data = None if calibration_data is None else batches_of(specs, calibration_data)
-    refuse_loops(model, specs, how)
+    with kept_back():
+        refuse_loops(model, specs, how)
     options = {}
     if form.name == "litert":
         options = converter_options(how, target.integer_io, data or ())
     with staged(target.path) as written:
         # Keras insists on the suffix in lower case.
         raw = written.with_suffix(form.suffix) if form.suffix else written
-        quantized(lambda: convert(model, str(raw), form, specs, options), raw, model.name, how)
+        with kept_back():
+            quantized(lambda: convert(model, str(raw), form, specs, options), raw, model.name, how)
         found = None
         if target.verify:
-            found = compare(model, specs, load(raw, form), data, how)
+            found = compare(model, specs, _loaded(model, raw, form), data, how)
         ops, size = _ops(raw, form), size_of(written if form.folder else written.parent)
         raw.rename(written)
     return ExportReport(
@@ -118,6 +121,16 @@ def size_of(path: str | os.PathLike[str]) -> int:
     if path.suffix.lower() == ".xml":
         files.append(path.with_suffix(".bin"))
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _loaded(model: keras.Model, path: pathlib.Path, form: Format) -> Runtime:
+    with kept_back():
+        try:
+            return load(path, form)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # Each runtime has its own.
+            raise cannot_run(model, form, error) from error
 
 
 def _ops(path: pathlib.Path, form: Format) -> tuple[str, ...]:
