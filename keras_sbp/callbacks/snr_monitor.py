@@ -12,6 +12,7 @@ import keras
 
 from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
+from keras_sbp.callbacks.train_function import guard_train_function
 from keras_sbp.graph import find_gates
 from keras_sbp.layers import SBPLayer
 from keras_sbp.telling import warn
@@ -23,9 +24,10 @@ _GATES_IN_LINE = 6
 class SNRMonitor(keras.callbacks.Callback):
     """Tells gates the size of the data, and tells you what they would prune.
 
-    When training begins, it sets the steps per epoch of every gate without
-    `num_samples`, so that the KL gets its weight. If the data has no known
-    length, the first epoch runs with KL weight 0 and is counted.
+    When training begins, it tells the steps per epoch to every gate without
+    `num_samples`, so that the KL gets its weight, and takes them back when it
+    ends. If the data has no known length, the first epoch runs with KL weight
+    0 and is counted.
 
     After each epoch it adds to `logs`:
 
@@ -116,6 +118,7 @@ class SNRMonitor(keras.callbacks.Callback):
         self.prune_every = None if prune_every is None else _check_epochs(prune_every)
         self.history: dict[str, list] = {}
         self._gates: list[SBPLayer] = []
+        self._told: list[SBPLayer] = []
         self._steps: int | None = None
         self._batches = 0
         self._pending_line: str | None = None
@@ -134,10 +137,8 @@ class SNRMonitor(keras.callbacks.Callback):
         for gate in built:
             gate.check_posterior()
         params = self.params or {}
-        # If the length is unknown, what this monitor counted in an earlier fit() is the best guess.
-        self._length_unknown = not params.get("steps")
-        if not self._length_unknown:
-            self._steps = int(params["steps"])
+        self._told = [gate for gate in self._gates if gate.num_samples is None]
+        self._steps = int(params["steps"]) if params.get("steps") else None
         self._tell_steps()
         self.history = {}
         self._pending_line = self._last = None
@@ -148,9 +149,9 @@ class SNRMonitor(keras.callbacks.Callback):
     def _tell_steps(self) -> None:
         strategy = getattr(self.model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
-        for gate in self._gates:
-            if gate.num_samples is None:
-                gate.set_steps_per_epoch(self._steps, replicas)
+        for gate in self._told:
+            gate.kl_weighting.begin_fit(self, self._steps, replicas)
+        guard_train_function(self.model, self._told)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the line of the epoch before."""
@@ -176,9 +177,9 @@ class SNRMonitor(keras.callbacks.Callback):
         _warn(self._diagnosis.after_epoch(summary, loss))
         if self.prune_every is not None and (epoch + 1) % self.prune_every == 0:
             self._freeze(summary)
-        if self._length_unknown and self._batches and self._batches != self._steps:
-            self._steps = self._batches
-            self._tell_steps()
+        if self._steps is None and self._batches:
+            for gate in self._told:
+                gate.kl_weighting.end_epoch(self._batches)
 
     def _freeze(self, summary: EpochSummary) -> None:
         for gate, now in zip(self._gates, summary.gates, strict=True):
@@ -188,8 +189,10 @@ class SNRMonitor(keras.callbacks.Callback):
                 gate.freeze(now.keep)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Writes the last line, and warns where due."""
+        """Writes the last line, warns where due, and takes back what it said to the gates."""
         self._write_line()
+        for gate in self._told:
+            gate.kl_weighting.end_fit()
         if self._last is not None:
             _warn(self._diagnosis.at_end(self._last))
 

@@ -1,12 +1,13 @@
 """How much one training step counts the KL of a gate.
 
 The evidence lower bound of N examples, per example, is the data loss plus
-KL / N. The user gives N, or a callback gives the steps per epoch and the gate
-itself sees the batch size, so that N = batch size * steps * replicas.
+KL / N. The user gives N, or says how many steps an epoch has and the gate
+itself sees the batch sizes.
 """
 
 from __future__ import annotations
 
+import weakref
 from numbers import Integral
 from typing import Any
 
@@ -21,6 +22,12 @@ class KLWeighting:
     calls see them change. They are facts about a training run, so they are
     not saved with the weights.
 
+    In the first epoch, N is what was seen plus what the steps to come hold if
+    each is as large as the largest batch so far. It only grows meanwhile:
+    there is no step that counts the KL many times its due because the batch
+    is a small one. From the second epoch on N is the number of examples of
+    the first.
+
     Args:
         layer: The gate, with `num_samples` and `kl_weight` set.
         dtype: Dtype of the gate's arithmetic.
@@ -34,10 +41,21 @@ class KLWeighting:
         self._layer = layer
         self._dtype = dtype
         self._told = False
+        self._users_word: tuple[int | None, int] | None = None
+        self._counted_for: weakref.ref | None = None
+        self._last_length: int | None = None
         self.used = False
         self.factor = self._add_scalar("kl_factor", "ones")
+        # Of an epoch, 0 for unknown.
         self._steps = self._add_scalar("steps_per_epoch", "zeros")
+        self._replicas = self._add_scalar("replicas", "ones")
+        # Of the steps counted so far. The examples that their batches lack to the largest one are
+        # few, so that they are exact in float32 where a sum of all examples would not be.
+        self._counted = self._add_scalar("counted_steps", "zeros")
         self._largest_batch = self._add_scalar("largest_batch", "zeros")
+        self._lacking = self._add_scalar("lacking_examples", "zeros")
+        # N of the last step, per replica.
+        self._examples = self._add_scalar("examples", "zeros")
 
     def _add_scalar(self, name: str, initializer: str) -> keras.Variable:
         return self._layer.add_weight(
@@ -52,8 +70,13 @@ class KLWeighting:
             name=name,
         )
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a training step may ask for the factor now."""
+        return self._told or self._layer.num_samples is not None
+
     def set_steps_per_epoch(self, steps: int | None, replicas: int = 1) -> None:
-        """Stores the steps per epoch over all replicas, 0 for unknown."""
+        """Takes the user's word for the steps per epoch. It holds until the next one."""
         for argument, value in (("steps", steps), ("replicas", replicas)):
             if argument == "steps" and value is None:
                 continue
@@ -63,9 +86,53 @@ class KLWeighting:
                     f"{', or None if unknown' if argument == 'steps' else ''}. "
                     f"Received: {argument}={value!r}."
                 )
+        self._users_word = (steps, replicas)
+        self._counted_for = None
+        self._restart(steps, replicas)
+
+    def begin_fit(self, callback: object, steps: int | None, replicas: int) -> None:
+        """Takes a callback's word for the steps per epoch. `end_fit` takes it back.
+
+        Where the steps are unknown, what the gate has counted for the same
+        callback in an earlier `fit()` is the best guess.
+        """
+        same = self._counted_for is not None and self._counted_for() is callback
+        if steps is not None or not same or not _to_float(self._steps):
+            self._restart(steps, replicas)
+        self._counted_for = weakref.ref(callback)
         self._told = True
-        self._steps.assign(float((steps or 0) * replicas))
-        self._largest_batch.assign(0.0)
+
+    def end_epoch(self, steps: int) -> None:
+        """Takes the steps of an epoch whose length was not known before.
+
+        They may be counted a little too high, when Keras executes several at
+        once; the gate has counted those that there were.
+        """
+        if steps == self._last_length:
+            return
+        self._last_length = steps
+        counted = _to_float(self._counted)
+        if not _to_float(self._steps) and counted:
+            steps = min(steps, counted)
+        self._steps.assign(float(steps))
+
+    def end_fit(self) -> None:
+        """Takes back what a callback said, for the next data may be others.
+
+        The N of the last step stays to be shown, unless the user has said
+        something before.
+        """
+        self._told = False
+        if self._users_word is not None:
+            self._restart(*self._users_word)
+
+    def _restart(self, steps: int | None, replicas: int) -> None:
+        self._told = True
+        self._last_length = None
+        self._steps.assign(float(steps or 0))
+        self._replicas.assign(float(replicas))
+        for variable in (self._counted, self._largest_batch, self._lacking, self._examples):
+            variable.assign(0.0)
 
     def tensor(self, inputs: Any) -> Any:
         """Returns the factor on the KL for a training step on `inputs`.
@@ -77,28 +144,52 @@ class KLWeighting:
         weight = self._layer.kl_weight * ops.convert_to_tensor(self.factor)
         if self._layer.num_samples is not None:
             return weight / self._layer.num_samples
-        if not self._told:
-            raise RuntimeError(self._untold())
-        batch = ops.cast(ops.shape(inputs)[0], self._dtype)
-        # The last batch of an epoch may be a small one. Counting it by its own size would give
-        # the KL there many times its due, and one such step spoils Adam's second moments.
-        batch = ops.maximum(batch, ops.convert_to_tensor(self._largest_batch))
-        self._largest_batch.assign(batch)
-        num_samples = batch * ops.convert_to_tensor(self._steps)
+        self.require_known()
+        examples = self._count(ops.cast(ops.shape(inputs)[0], self._dtype))
+        num_samples = examples * ops.convert_to_tensor(self._replicas)
         return ops.where(num_samples > 0, weight / ops.maximum(num_samples, 1.0), 0.0 * weight)
+
+    def _count(self, batch: Any) -> Any:
+        """Counts a batch, if the first epoch is not over, and returns the examples of an epoch."""
+        steps, counted, largest, lacking, before = (
+            ops.convert_to_tensor(variable)
+            for variable in (
+                self._steps,
+                self._counted,
+                self._largest_batch,
+                self._lacking,
+                self._examples,
+            )
+        )
+        counting = ops.logical_or(counted < steps, steps == 0)
+        grown = ops.maximum(largest, batch)
+        lacking = ops.where(
+            counting, lacking + counted * (grown - largest) + (grown - batch), lacking
+        )
+        largest = ops.where(counting, grown, largest)
+        examples = steps * largest - lacking
+        examples = ops.where(counting, ops.maximum(before, examples), examples)
+        self._counted.assign(ops.where(counting, counted + 1, counted))
+        self._largest_batch.assign(largest)
+        self._lacking.assign(lacking)
+        self._examples.assign(examples)
+        return examples
 
     def value(self) -> float:
         """Returns the factor on the KL of the last training step, on the host."""
         num_samples = self._layer.num_samples
         if num_samples is None:
-            num_samples = _to_float(self._steps) * _to_float(self._largest_batch)
+            num_samples = _to_float(self._examples) * _to_float(self._replicas)
         if num_samples == 0:
             return 0.0
         return self._layer.kl_weight * _to_float(self.factor) / num_samples
 
-    def _untold(self) -> str:
+    def require_known(self) -> None:
+        """Raises a RuntimeError if the number of samples was neither given nor set."""
+        if self.is_known:
+            return
         name = self._layer.name
-        return (
+        raise RuntimeError(
             f"SBPLayer '{name}' was called with training=True, but does not know the number of "
             "training examples that its KL must be divided by. Expected num_samples at "
             "construction, or a word from a callback before the first step. Received: "

@@ -116,17 +116,17 @@ class SBPLayer(keras.layers.Layer):
         self.units: int | None = None
         self.supports_masking = True
         # Created here, so that callbacks can write before a lazy model is built.
-        self._weighting = KLWeighting(self, self._gate_dtype)
+        self.kl_weighting = KLWeighting(self, self._gate_dtype)
 
     @property
     def kl_factor(self) -> keras.Variable:
         """Scalar variable that multiplies the KL: 1, unless `KLWarmup` writes it."""
-        return self._weighting.factor
+        return self.kl_weighting.factor
 
     @property
     def called_in_training(self) -> bool:
         """Whether this layer object was ever called, or traced, with `training=True`."""
-        return self._weighting.used
+        return self.kl_weighting.used
 
     @property
     def posterior(self) -> TruncatedLogNormal:
@@ -175,7 +175,7 @@ class SBPLayer(keras.layers.Layer):
         # this gate at another place of the same forward pass, and theta has one KL only.
         if not self.losses:
             kl = self._only_alive(posterior.kl_to_log_uniform())
-            loss = self._weighting.tensor(inputs) * ops.sum(kl)
+            loss = self.kl_weighting.tensor(inputs) * ops.sum(kl)
             # Keras computes the data loss in floatx, whatever the policy, and adds like to like.
             self.add_loss(ops.cast(loss, keras.config.floatx()))
 
@@ -257,7 +257,7 @@ class SBPLayer(keras.layers.Layer):
 
         It is 0 as long as the number of samples is not known.
         """
-        return self._weighting.value() * self.kl()
+        return self.kl_weighting.value() * self.kl()
 
     def set_posterior(self, mu: Any, log_sigma: Any) -> None:
         """Writes the parameters of the posterior.
@@ -276,8 +276,9 @@ class SBPLayer(keras.layers.Layer):
     def set_steps_per_epoch(self, steps: int | None, replicas: int = 1) -> None:
         """Tells the gate how many steps an epoch has, for gates without `num_samples`.
 
-        `SNRMonitor` calls it. In a loop of your own, call it once before the
-        first step, and again when the data or the batch size changes.
+        In a loop of your own, call it once before the first step, and again
+        when the data or the batch size changes. `fit()` with `SNRMonitor`
+        finds out by itself, and leaves behind what you have said here.
 
         Args:
             steps: Training steps per epoch. `None` means unknown: the KL has
@@ -288,7 +289,7 @@ class SBPLayer(keras.layers.Layer):
         Raises:
             ValueError: If one of them is not a positive integer.
         """
-        self._weighting.set_steps_per_epoch(steps, replicas)
+        self.kl_weighting.set_steps_per_epoch(steps, replicas)
 
     def check_posterior(self) -> None:
         """Raises a ValueError if mu or log sigma of any unit is NaN or infinite."""

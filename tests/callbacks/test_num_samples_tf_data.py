@@ -17,6 +17,14 @@ pytestmark = [
 X = np.ones((24, 4), "float32")
 
 
+def fit(data, **arguments):
+    gate = SBPLayer()
+    model = keras.Sequential([keras.Input((4,)), gate])
+    loss = lambda y, p: 0.0 * keras.ops.mean(p, axis=-1)  # noqa: E731
+    model.compile(keras.optimizers.SGD(0.0), loss, **arguments)
+    return gate, model.fit(data, epochs=3, verbose=0, callbacks=[SNRMonitor()]).history
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -28,10 +36,15 @@ X = np.ones((24, 4), "float32")
 def test_datasets(change, expected):
     import tensorflow as tf
 
-    gate = SBPLayer()
-    model = keras.Sequential([keras.Input((4,)), gate])
-    model.compile(keras.optimizers.SGD(0.0), lambda y, p: 0.0 * keras.ops.mean(p, axis=-1))
-    data = change(tf.data.Dataset.from_tensor_slices((X, X))).batch(6)
-    history = model.fit(data, epochs=3, verbose=0, callbacks=[SNRMonitor()]).history
+    gate, history = fit(change(tf.data.Dataset.from_tensor_slices((X, X))).batch(6))
     assert [round(gate.kl() / loss, 3) if loss else 0 for loss in history["loss"]] == expected
     assert [bool(kl) for kl in history["sbp_kl"]] == [bool(n) for n in expected]
+
+
+def test_several_steps_per_execution_are_counted_one_by_one():
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((X, X)).filter(lambda x, y: True).batch(5)
+    gate, history = fit(data, steps_per_execution=2)
+    expected = [0.0, gate.kl() / 24, gate.kl() / 24]
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)

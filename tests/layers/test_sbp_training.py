@@ -124,6 +124,33 @@ def test_a_small_last_batch_does_not_count_the_kl_many_times():
     np.testing.assert_allclose(kl_of_step(gate, samples=1), full, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [
+        ([2, 6, 6, 6, 6], [10, 26, 26, 26, 26]),
+        ([6, 2, 6, 6, 6], [30, 30, 30, 30, 30]),
+        ([6, 6, 6, 6, 2], [30, 30, 30, 30, 30]),
+        ([2, 4, 6, 6, 6], [10, 18, 24, 24, 24]),
+    ],
+)
+def test_the_samples_grow_with_the_batches_and_are_exact_from_the_second_epoch_on(
+    batches, expected
+):
+    gate = SBPLayer()
+    gate.set_steps_per_epoch(len(batches))
+    found = [kl_of_step(gate, samples) for samples in [*batches, 2, 6, 30]]
+    exact = [sum(batches)] * 3
+    np.testing.assert_allclose(gate.kl() / np.array(found), expected + exact, rtol=1e-5)
+
+
+def test_the_samples_of_many_steps_are_exact_in_float32():
+    gate = SBPLayer()
+    gate.set_steps_per_epoch(2**22)
+    for samples in (7, 1, 7):
+        last = kl_of_step(gate, samples)
+    np.testing.assert_allclose(gate.kl() / last, 7 * 2**22, rtol=1e-5)
+
+
 def test_unknown_steps_give_the_kl_weight_zero_and_finite_gradients():
     gate = SBPLayer()
     model, x, y = train_with(gate, optimizer="adam")
