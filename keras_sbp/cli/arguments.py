@@ -11,18 +11,40 @@ def add_command(
     commands: argparse._SubParsersAction, name: str, *, help: str, description: str, examples: str
 ) -> argparse.ArgumentParser:
     """Declares a command whose help ends with examples."""
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=help,
         description=description,
         epilog="examples:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--quiet", action="store_true", help="do not say what is being done")
+    add_debug(parser)
+    return parser
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """Declares that tracebacks are shown."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Declares the model to read."""
     parser.add_argument("model", metavar="MODEL", help="a .keras file; it is loaded in safe mode")
+    add_imports(parser)
+
+
+def add_imports(parser: argparse.ArgumentParser) -> None:
+    """Declares the modules that define the classes in `.keras` files."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a Python module that registers layers of your own, installed or from the "
+        "current folder; may be given several times",
+    )
 
 
 def add_target(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:

@@ -8,6 +8,7 @@ import pathlib
 
 from keras_sbp.cli import arguments, model_files
 from keras_sbp.cli.errors import UsageError, told_to_the_user
+from keras_sbp.cli.modules import import_modules
 from keras_sbp.cli.output import output
 
 _DESCRIPTION = """\
@@ -35,6 +36,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--no-memory", action="store_true", help="spare the new process per model that it takes"
     )
+    arguments.add_imports(parser)
     arguments.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -48,17 +50,19 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    for path in options.models:
-        _check(path)
-    with output(options.json) as out:
-        with out.step(f"Measuring {len(options.models)} models"), told_to_the_user():
-            import keras_sbp
+    with output(options.json, options.quiet) as out:
+        with out.step(f"Measuring {len(options.models)} models") as tell, told_to_the_user():
+            import_modules(options.imports)
+            for path in options.models:
+                _check(path)
+            from keras_sbp.deploy.benchmark import measure
 
-            result = keras_sbp.benchmark(
+            result = measure(
                 _named(options.models),
                 batch_size=options.batch_size,
                 num_threads=options.threads,
                 memory=not options.no_memory,
+                tell=tell,
                 **arguments.given(repeats=options.repeats),
             )
         result.print(out.console)
@@ -66,10 +70,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _named(paths: list[str]) -> dict[str, str] | list[str]:
-    """By their file names, as long as these tell them apart."""
+def _named(paths: list[str]) -> dict[str, str]:
+    """By their file names, if these tell them apart; a path that comes again is numbered."""
     named = {pathlib.Path(path).name: path for path in paths}
-    return named if len(named) == len(paths) else paths
+    if len(named) == len(paths):
+        return named
+    times = [paths[: i + 1].count(path) for i, path in enumerate(paths)]
+    return {
+        path if time == 1 else f"{path} ({time})": path
+        for path, time in zip(paths, times, strict=True)
+    }
 
 
 def _check(path: str) -> None:

@@ -44,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--restart", action="store_true", help="forget what an earlier run left in --out"
     )
+    arguments.add_debug(parser)
     parser.set_defaults(run=run, after_interruption="The same command continues from here.")
 
 

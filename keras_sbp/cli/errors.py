@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+_LONGEST = 2000
+
 
 class UsageError(Exception):
     """A message for the user; the command ends with exit code 2 and no traceback."""
@@ -27,15 +29,19 @@ def told_to_the_user() -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # An OSError, but nothing is wrong with any file.
+        raise
     except NotImplementedError as error:  # a RuntimeError, but no comparison
-        raise UsageError(_said(error)) from error
+        raise UsageError(said(error)) from error
     except RuntimeError as error:
-        raise CheckFailed(_said(error)) from error
+        raise CheckFailed(said(error)) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
-        raise UsageError(_said(error)) from error
+        raise UsageError(said(error)) from error
     except MemoryError as error:
         raise UsageError(f"there is not enough memory. {error}") from error
 
 
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def said(error: BaseException) -> str:
+    """What an error says; the beginning, if it goes on and on."""
+    text = str(error).strip() or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

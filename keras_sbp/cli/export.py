@@ -83,9 +83,9 @@ def run(options: argparse.Namespace) -> int:
             "FILE.npz."
         )
     _check_target(options)
-    with output(options.json) as out:
+    with output(options.json, options.quiet) as out:
         with out.step(f"Loading {options.model}"):
-            model = model_files.load(options.model)
+            model = model_files.load(options.model, options.imports)
         data = options.calibration and read_inputs(options.calibration, model, "--calibration")
         with out.step("Exporting"), told_to_the_user():
             from keras_sbp.exporting import export

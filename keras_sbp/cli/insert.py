@@ -83,9 +83,9 @@ def run(options: argparse.Namespace) -> int:
         The exit code.
     """
     target = model_files.check_target(options.output, options.overwrite)
-    with output(options.json) as out:
+    with output(options.json, options.quiet) as out:
         with out.step(f"Loading {options.model}"):
-            model = model_files.load(options.model)
+            model = model_files.load(options.model, options.imports)
         with out.step("Inserting gates"), told_to_the_user():
             from keras_sbp.graph import find_gates
             from keras_sbp.pruning import gates_report, insert_sbp

@@ -52,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
         The exit code.
     """
     rules.check_rule(options)
-    with output(options.json) as out:
+    with output(options.json, options.quiet) as out:
         with out.step(f"Loading {options.model}"):
-            model = model_files.load(options.model)
+            model = model_files.load(options.model, options.imports)
         rule = rules.rule_of(options, model)
         gates = _gates(model)
         report, problem = None, ""

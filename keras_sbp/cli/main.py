@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from keras_sbp.cli import benchmark, demo, export, insert, inspect, prune
-from keras_sbp.cli.errors import CheckFailed, UsageError
+from keras_sbp.cli.errors import CheckFailed, UsageError, said
 from keras_sbp.version import __version__
 
 # One module per command, each with `add_parser(commands)`.
@@ -22,12 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; `None` means those of the process.
 
     Returns:
-        The exit code: 0 done, 1 a check failed, 2 wrong use, 130 interrupted.
+        The exit code: 0 done, 1 a check or a runtime failed, 2 wrong use, 130 interrupted.
     """
     parser = argparse.ArgumentParser(
         prog="keras-sbp",
         description="Structured Bayesian pruning for Keras 3.",
-        epilog="Exit codes: 0 done, 1 a check failed, 2 wrong use, 130 interrupted. "
+        epilog="Exit codes: 0 done, 1 a check or a runtime failed, 2 wrong use, 130 interrupted. "
         "keras-sbp COMMAND --help has examples.",
     )
     parser.add_argument("--version", action="version", version=f"keras-sbp {__version__}")
@@ -39,17 +41,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(argv)
     except SystemExit as stop:  # argparse has printed its message: 0 for --help, 2 for wrong use.
         return int(stop.code or 0)
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
-        return options.run(options)
-    except UsageError as error:
-        sys.stderr.write(f"keras-sbp: {error}\n")
-        return 2
-    except CheckFailed as error:
-        sys.stderr.write(f"keras-sbp: {error}\n")
-        return 1
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # Whoever read the output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        sys.stderr.write(f"keras-sbp: interrupted. {options.after_interruption}\n")
-        return 130
+        return _failed(options, f"interrupted. {options.after_interruption}", 130)
+    except UsageError as error:
+        return _failed(options, str(error), 2)
+    except CheckFailed as error:
+        return _failed(options, str(error), 1)
+    except Exception as error:  # Runtimes, backends and formats have their own.
+        hint = "" if options.debug else " --debug shows where."
+        return _failed(options, f"{type(error).__name__}: {said(error)}{hint}", 1)
+
+
+def _failed(options: argparse.Namespace, message: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        if options.debug:
+            traceback.print_exc()
+        sys.stderr.write(f"keras-sbp: {message}\n")
+    return code

@@ -7,11 +7,12 @@ import math
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_sbp.cli.archive import check_archive
 from keras_sbp.cli.errors import UsageError, told_to_the_user
+from keras_sbp.cli.modules import import_modules
 
 if TYPE_CHECKING:
     import keras
@@ -25,11 +26,12 @@ _LONGEST_QUOTE = 300
 _OBJECTS = {"lambda": "Lambda", "__lambda__": "a Python lambda"}
 
 
-def load(path: str) -> keras.Model:
+def load(path: str, modules: Sequence[str] = ()) -> keras.Model:
     """Loads a model in safe mode, uncompiled.
 
     Args:
         path: A `.keras` file.
+        modules: Names of modules that register what the file holds beside Keras's own.
 
     Returns:
         The model.
@@ -39,6 +41,7 @@ def load(path: str) -> keras.Model:
             are not known.
     """
     file = pathlib.Path(path)
+    import_modules(modules)
     check_model_file(file)
     import keras
 
@@ -66,7 +69,7 @@ def check_model_file(path: pathlib.Path) -> None:
         raise UsageError(
             f"'{path}' holds {code}, that is, code that would run on this machine. It is refused. "
             "If you trust the file, replace the lambda by a layer of your own, registered with "
-            "@keras.saving.register_keras_serializable(), and call keras_sbp from Python."
+            "@keras.saving.register_keras_serializable(), and name its module with --import."
         )
     stored = sum(size for name, size in sizes.items() if name.startswith("model.weights"))
     declared = _declared_weights(path, config)
@@ -163,8 +166,10 @@ def _cannot_load(path: pathlib.Path, error: Exception) -> UsageError:
     if unknown:
         return UsageError(
             f"'{path}' holds the {unknown[1]}, which is neither Keras's nor keras_sbp's. Expected "
-            "stock layers and keras_sbp.SBPLayer. Load the file in Python, where the class is "
-            "defined (keras.saving.load_model(..., custom_objects=...)), and call keras_sbp there."
+            "stock layers, keras_sbp.SBPLayer and registered classes. Name with --import MODULE "
+            "the module that registers it (@keras.saving.register_keras_serializable()). Load the "
+            "file in Python, where the class is defined (keras.saving.load_model(..., "
+            "custom_objects=...)), and call keras_sbp there, if no module registers it."
         )
     said = " ".join(str(error).split())
     if len(said) > _LONGEST_QUOTE:

@@ -57,9 +57,9 @@ def run(options: argparse.Namespace) -> int:
     """
     rules.check_rule(options)
     target = model_files.check_target(options.output, options.overwrite)
-    with output(options.json) as out:
+    with output(options.json, options.quiet) as out:
         with out.step(f"Loading {options.model}"):
-            model = model_files.load(options.model)
+            model = model_files.load(options.model, options.imports)
         rule = rules.rule_of(options, model)
         examples = options.reweight and read_inputs(options.reweight, model, "--reweight")
         with out.step("Pruning"), told_to_the_user():

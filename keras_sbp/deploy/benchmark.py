@@ -15,12 +15,13 @@ from rich.text import Text
 from keras_sbp.deploy.footprint import peak_memory
 from keras_sbp.deploy.formats import FORMATS, Format, format_of_existing
 from keras_sbp.deploy.runtimes import load
-from keras_sbp.deploy.timing import check_batch_size, take_turns
+from keras_sbp.deploy.timing import Tell, check_batch_size, take_turns
 from keras_sbp.deploy.write import size_of
 from keras_sbp.printing import Printable, notes, table, width_of
 
 WARMUP = 20
 MIN_ROUND_S = 1e-3
+_MEMORY_SHARE = 0.5  # Of all the time, roughly: new processes, which import the runtimes anew.
 _PROCESS_WIDE = ("saved_model", "keras")
 
 
@@ -119,12 +120,14 @@ def measure(
     num_threads: int = 1,
     repeats: int = 100,
     memory: bool = True,
+    tell: Tell = lambda share, now: None,
 ) -> BenchmarkResult:
     """Measure exported models; see `keras_sbp.benchmark`.
 
     Args:
         paths: Exported models by name.
         batch_size, num_threads, repeats, memory: See `keras_sbp.benchmark`.
+        tell: Is told the share that is done, and what is being done now.
 
     Returns:
         A `BenchmarkResult`.
@@ -140,7 +143,12 @@ def measure(
     for path, loader in zip(paths.values(), loaders, strict=True):
         check_batch_size(loader().inputs, batch_size, os.fspath(path))
     timings = take_turns(
-        loaders, rounds=repeats, warmup=WARMUP, min_round_s=MIN_ROUND_S, batch_size=batch_size
+        loaders,
+        rounds=repeats,
+        warmup=WARMUP,
+        min_round_s=MIN_ROUND_S,
+        batch_size=batch_size,
+        tell=lambda share, now: tell(share * (1 - _MEMORY_SHARE if memory else 1), now),
     )
     low, median, high = np.quantile(timings.calls, [0.25, 0.5, 0.75], axis=0)
     slower, speedup, faster = np.quantile(
@@ -149,6 +157,8 @@ def measure(
     sizes = [size_of(path) for path in paths.values()]
     rows = []
     for i, (name, path) in enumerate(paths.items()):
+        if memory:
+            tell(1 - _MEMORY_SHARE * (1 - i / len(paths)), f"memory of {name}")
         memory_of = {"batch_size": batch_size, "num_threads": num_threads}
         rows.append(
             BenchmarkRow(

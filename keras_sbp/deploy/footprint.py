@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -40,9 +42,10 @@ def peak_memory(
     if not pathlib.Path("/proc/self/clear_refs").exists():
         return None
     root = str(pathlib.Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [root, *sys.path]))
     environment = os.environ | {"PYTHONPATH": paths, "KERAS_BACKEND": keras.backend.backend()}
-    request = json.dumps([os.fspath(path), form.name, batch_size, num_threads])
+    modules = _modules_of_own_classes() if form.name == "keras" else []
+    request = json.dumps([os.fspath(path), form.name, batch_size, num_threads, modules])
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, request],
         check=False,
@@ -58,8 +61,12 @@ def peak_memory(
 
 def measure_here() -> None:
     """What the new process runs: its argument is the request, its last line the answer."""
-    path, name, batch_size, num_threads = json.loads(sys.argv[1])
+    path, name, batch_size, num_threads, modules = json.loads(sys.argv[1])
     form = FORMATS[name]
+    for module in modules:
+        # Where one is missed, loading the model says so.
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
     if form.runtime:
         require(form.runtime, f"Running a file for {form.title}")
     # Imports may have needed more for a moment than they keep; forget that.
@@ -70,6 +77,13 @@ def measure_here() -> None:
     for _ in range(_CALLS):
         model.invoke()
     sys.stdout.write(f"\n{json.dumps(max(0, _status('VmHWM') - before))}\n")
+
+
+def _modules_of_own_classes() -> list[str]:
+    """Where the classes are defined that this process has registered with Keras."""
+    found = {str(each.__module__) for each in keras.saving.get_custom_objects().values()}
+    theirs = ("keras", "keras_sbp", "__main__")
+    return sorted(module for module in found if module.split(".")[0] not in theirs)
 
 
 def _status(field: str) -> int:

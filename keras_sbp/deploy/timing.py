@@ -13,6 +13,7 @@ from keras_sbp.deploy.runtimes import Inputs, Runtime
 from keras_sbp.deploy.signature import FREE_AXIS
 
 _LOADS = 5
+Tell = Callable[[float, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ def take_turns(
     warmup: int,
     min_round_s: float,
     batch_size: int = 1,
+    tell: Tell = lambda share, now: None,
 ) -> Timings:
     """Time models in turns: A, B, C, A, B, C, ...
 
@@ -45,6 +47,7 @@ def take_turns(
         min_round_s: Shortest time of one turn; a fast model is called several times in a turn,
             so that the clock's own cost does not matter.
         batch_size: Size of the first axis of inputs that leave it free.
+        tell: Is told, between the turns, the share that is done and what is being done now.
 
     Returns:
         The `Timings`.
@@ -53,12 +56,22 @@ def take_turns(
     # large ones. So all are loaded anew several times, and medians are taken over all.
     share = -(-rounds // _LOADS)
     calls, loads = [], []
-    for _ in range(_LOADS):
+    for i in range(_LOADS):
+        now = f"loading and running, {i + 1} of {_LOADS} times"
+        tell(i / _LOADS, now)
         models, seconds = zip(*(_loaded(load) for load in loaders), strict=True)
         loads.append(seconds)
         for model in models:
             model.set_inputs(random_inputs(model.inputs, batch_size))
-        calls.append(_turns(models, share, warmup, min_round_s))
+        calls.append(
+            _turns(
+                models,
+                share,
+                warmup,
+                min_round_s,
+                lambda done, i=i, n=now: tell((i + done) / _LOADS, n),
+            )
+        )
     return Timings(np.concatenate(calls), np.array(loads))
 
 
@@ -97,14 +110,22 @@ def _loaded(load: Callable[[], Runtime]) -> tuple[Runtime, float]:
         return model, time.perf_counter() - start
 
 
-def _turns(models: Sequence[Runtime], rounds: int, warmup: int, min_round_s: float) -> np.ndarray:
+def _turns(
+    models: Sequence[Runtime],
+    rounds: int,
+    warmup: int,
+    min_round_s: float,
+    tell: Callable[[float], None],
+) -> np.ndarray:
     counts = []
     for model in models:
         _time(model, warmup)
         counts.append(max(1, round(min_round_s / _time(model, warmup))))
-    return np.array(
-        [[_time(m, n) for m, n in zip(models, counts, strict=True)] for _ in range(rounds)]
-    )
+    times = []
+    for i in range(rounds):
+        times.append([_time(m, n) for m, n in zip(models, counts, strict=True)])
+        tell((i + 1) / rounds)
+    return np.array(times)
 
 
 def _time(model: Runtime, calls: int) -> float:
