@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from keras_sbp.pruning.placement import (
     unit_axes,
     what_if_of,
 )
-from keras_sbp.pruning.plan import Placement, Refusal
+from keras_sbp.pruning.plan import Placement, Plan, Refusal
 from keras_sbp.pruning.summarise import units_of
 
 _inserted: WeakKeyDictionary[keras.Model, GatesReport] = WeakKeyDictionary()
@@ -58,7 +58,8 @@ def gates_report(model: keras.Model, *, inputs: Any = None) -> GatesReport:
     plan = place_unit_gates(graph, analysis, what_if, Wishes())
     would = [Refusal(each.producers, "insert_sbp would gate its units") for each in plan.placements]
     placed = existing_gates(graph, analysis, what_if)
-    return report_on(graph, analysis, placed, [*plan.refusals, *would])
+    refusals = [*plan.refusals, *would]
+    return report_on(graph, analysis, placed, replace(plan, refusals=refusals))
 
 
 def remember(model: keras.Model, report: GatesReport) -> None:
@@ -78,7 +79,7 @@ def report_on(
     graph: Graph,
     analysis: Analysis,
     placed: Mapping[SBPLayer, Placement],
-    refusals: Iterable[Refusal],
+    plan: Plan,
 ) -> GatesReport:
     """Returns the report on a program.
 
@@ -86,17 +87,19 @@ def report_on(
         graph: the program, which may have gates already.
         analysis: of the program.
         placed: what each gate governs.
-        refusals: why layers have none; of several reasons, the first counts.
+        plan: what other units the gates of the model remove, and why layers have none; of
+            several reasons, the first counts.
     """
     reasons: dict[Op, str] = {}
-    for refusal in refusals:
+    for refusal in plan.refusals:
         reasons = dict.fromkeys(refusal.producers, refusal.reason) | reasons
     gates: dict[Op, list[str]] = {}
-    for gate, placement in placed.items():
+    governing = [(gate.name, placement) for gate, placement in placed.items()]
+    for name, placement in [*governing, *((each.name, each) for each in plan.existing)]:
         # A normalisation may stand for a layer that stays whole, and has a reason.
         producers = [op for op in placement.producers if op not in reasons]
         for op in dict.fromkeys([*producers, *placement.ops]):
-            gates.setdefault(op, []).append(gate.name)
+            gates.setdefault(op, []).append(name)
     rows: dict[int, GatedLayer] = {}
     for op in graph.ops:
         layer = op.operation
@@ -116,8 +119,8 @@ def _reason(op: Op, analysis: Analysis) -> str:
     if op in analysis.opaque:
         return f"opaque: {analysis.opaque[op]}"
     axes = unit_axes(op)
-    if not axes:
-        return "it makes no units of its own"
-    if all(op.outputs[0].shape[axis] == 1 for axis in axes):
+    if len(axes) > 1:
+        return "not asked for, as the width of attention"
+    if axes and op.outputs[0].shape[axes[0]] == 1:
         return "it makes a single unit"
-    return "it makes no units that could be removed"
+    return "it makes no units of its own"

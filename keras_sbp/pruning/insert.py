@@ -138,8 +138,8 @@ def insert_sbp(
     placed = dict(zip(gates, placements, strict=True))
     gated = gated_copy(graph, {gate: each.sites for gate, each in placed.items()})
     placed = existing_gates(graph, analysis, what_if) | placed
-    refusals = [*plan.refusals, *_not_asked_for(graph, gate, attention)]
-    report = report_on(graph, analysis, placed, refusals)
+    plan.refusals += _not_asked_for(graph, gate, attention)
+    report = report_on(graph, analysis, placed, plan)
     remember(gated, report)
     _tell(report, verbose)
     return gated

@@ -53,13 +53,12 @@ def what_if_of(graph: Graph, analysis: Analysis) -> WhatIf:
 def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: Wishes) -> Plan:
     """Returns one gate for each group of coupled units that can be removed."""
     plan = Plan()
-    existing: list[Placement] = []
     stands_for: dict[Spot, list[Op]] = {}
     for group in coupled_units(graph, what_if.handlers):
         producers = _producers(group, analysis) or _normalised(group, stands_for)
         gate = _existing_gate(group, producers)
         if gate is not None:
-            existing.append(gate)
+            plan.existing.append(gate)
             if producers:
                 plan.refusals.append(Refusal(producers, f"gate '{gate.name}' is there already"))
             continue
@@ -73,7 +72,7 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
             plan.refusals.append(Refusal(producers, str(error)))
             if len(group.sources) == 1:
                 stands_for |= dict.fromkeys(_behind(error.blockers, group), producers)
-    plan.placements = without_redundant(plan.placements, existing, what_if)
+    plan.placements = without_redundant(plan.placements, plan.existing, what_if)
     return plan
 
 

@@ -46,7 +46,8 @@ class Refusal:
 
 @dataclass
 class Plan:
-    """The gates to be, and why other layers get none."""
+    """The gates to be, those that are there already, and why other layers get none."""
 
     placements: list[Placement] = field(default_factory=list)
+    existing: list[Placement] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)

@@ -107,6 +107,36 @@ def test_layers_of_attention(wanted, query, value) -> None:
     assert [found[f"{path}/{name}"] for name in ("query", "key", "value")] == [query, query, value]
 
 
+def test_attention_of_one_head_has_only_its_width() -> None:
+    x = Input((6, 8))
+    y = layers.MultiHeadAttention(1, 4, name="attention")(x, x)
+    model = Model(x, layers.Dense(3, name="logits")(y))
+    found = said(keras_sbp.gates_report(keras_sbp.insert_sbp(model, verbose=0)))
+    assert found["attention/query"] == "not asked for, as the width of attention"
+    wider = keras_sbp.insert_sbp(model, attention="heads+width", verbose=0)
+    found = said(keras_sbp.gates_report(wider))
+    assert found["attention/query"] == found["attention/key"] == "attention_width_gate"
+
+
+def test_a_layer_whose_units_the_gates_of_others_remove() -> None:
+    x = Input((8, 8, 3))
+    towers = [layers.Conv2D(4, 1, name=name)(x) for name in "ab"]
+    y = gate(name="of_both")(layers.Concatenate()([gate(name="of_a")(towers[0]), towers[1]]))
+    model = Model(x, layers.Dense(2, name="logits")(layers.Flatten()(y)))
+    assert said(keras_sbp.gates_report(model)) == {"a": "of_a", "b": "of_both", "logits": OUTPUT}
+
+
+def test_a_depthwise_convolution_in_a_residual_stream() -> None:
+    image = Input((8, 8, 3))
+    x = layers.Conv2D(4, 1, name="stem")(image)
+    y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Add()([x, layers.Conv2D(4, 1, name="project")(y)])
+    model = Model(image, layers.Dense(2, name="logits")(layers.Flatten()(x)))
+    found = said(keras_sbp.gates_report(model))
+    assert found["depthwise"] == NO_UNITS
+    assert found["stem"] == STREAM
+
+
 def test_a_shared_layer_and_an_opaque_one() -> None:
     class Odd(layers.Layer):
         def build(self, shape):
