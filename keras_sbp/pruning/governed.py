@@ -106,7 +106,7 @@ def report_on(
         if not getattr(layer, "weights", ()) or isinstance(layer, SBPLayer):
             continue
         reason = reasons.get(op) or _reason(op, analysis)
-        row = GatedLayer(op.name, units_of(op, op.outputs[0].shape), (), reason)
+        row = GatedLayer(op.name, units_of(layer, op.outputs[0].shape), (), reason)
         row = rows.setdefault(id(layer), row)
         if op in gates:
             names = tuple(dict.fromkeys([*row.gates, *gates[op]]))

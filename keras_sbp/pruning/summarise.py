@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,8 +45,8 @@ def summarise(
         rows.append(
             LayerReport(
                 name=op.name,
-                units_before=units_of(op, op.outputs[0].shape),
-                units_after=units_of(op, shapes_after[id(new)]) if id(new) in shapes_after else 0,
+                units_before=units_of(old, op.outputs[0].shape),
+                units_after=units_of(old, shapes_after.get(id(new), (None, 0))),
                 params_before=old.count_params(),
                 params_after=0 if new is None else new.count_params(),
                 macs_before=macs_before[id(old)],
@@ -122,8 +121,7 @@ def _input_row(x: keras.KerasTensor, tensor: Tensor, analysis: Analysis) -> Laye
     )
 
 
-def units_of(op: Op, shape: tuple[int | None, ...]) -> int:
-    """Returns how many units an output has; of layers of attention, heads times width."""
-    first = getattr(op.operation, "data_format", "channels_last") == "channels_first"
-    axes = unit_axes(op) or [1 if first else -1]
-    return math.prod(shape[axis] or 0 for axis in axes)
+def units_of(layer: Any, shape: tuple[int | None, ...]) -> int:
+    """Returns how many units an output of a layer has."""
+    first = getattr(layer, "data_format", "channels_last") == "channels_first"
+    return shape[1 if first else -1] or 0
