@@ -28,6 +28,7 @@ class Builder:
 
     def __init__(self, known: dict[Tensor, Known], edges: dict[tuple[Op, int], Needs]) -> None:
         self.new_layers: dict[int, Any] = {}  # id of the original operation → its new one
+        self.anchor: keras.KerasTensor | None = None  # an input: its number of examples
         self._known = known
         self._edges = edges
         self._names: set[str] = set()
@@ -127,6 +128,19 @@ class Builder:
         if extra.sum() * macs_per_unit > TAKE_COST * keep.sum() * positions:
             return self.take(slim, axis, keep)
         return slim
+
+    def constant(self, op: Op, value: np.ndarray) -> keras.KerasTensor:
+        """Returns the same numbers for every example, from the one row of an `Embedding`."""
+        example = self.anchor
+        while len(example.shape) > 1:
+            example = keras.ops.take(example, 0, axis=-1)
+        row = keras.ops.cast(keras.ops.zeros_like(example), "int32")
+        name, dtype = self.name(f"{op.operation.name}_constant"), op.outputs[0].dtype
+        layer = keras.layers.Embedding(1, value.size, name=name, dtype=dtype)
+        numbers = layer(row)
+        layer.set_weights([value.reshape(1, -1)])
+        self.new_layers[id(op.operation)] = layer
+        return keras.ops.reshape(numbers, (-1, *value.shape))
 
     # Scales ---------------------------------------------------------------------------------
 

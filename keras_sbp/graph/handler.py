@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import keras
 
 from keras_sbp.graph import keras_internals
+from keras_sbp.graph.constant import Constant
 from keras_sbp.graph.registry import handler_of, register, registered_classes, stock_class
 from keras_sbp.graph.scale import Scale
 from keras_sbp.graph.trace import Cast, Op
@@ -135,7 +136,7 @@ handles = register_handler
 
 
 def _check_classes(classes: tuple[type, ...], replace: bool) -> None:
-    known = (keras.Operation, Cast, Scale)
+    known = (keras.Operation, Cast, Constant, Scale)
     wrong = [each for each in classes if not (isinstance(each, type) and issubclass(each, known))]
     if wrong or not classes:
         raise TypeError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -28,7 +28,7 @@ class Op:
 
     Attributes:
         operation: a Keras layer, an operation of `keras.ops`, or one of this package's own
-            (`Cast`, `Scale`).
+            (`Cast`, `Constant`, `Scale`).
         args, kwargs: as in the call, with `Tensor`s where Keras had its own.
         outputs: what the call returns, flat.
         path: the layers that were unfolded to find this call, each followed by a slash.
@@ -91,3 +91,14 @@ def is_tensor(leaf: Any) -> bool:
 def tensors_in(structure: Any) -> list[Tensor]:
     """Returns the tensors of a nested structure, in order."""
     return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, Tensor)]
+
+
+def reading(op: Op, inputs: list[Tensor]) -> Op:
+    """Returns the same call on other tensors."""
+    if inputs == op.inputs:
+        return op
+    following = iter(inputs)
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: next(following) if is_tensor(leaf) else leaf, (op.args, op.kwargs)
+    )
+    return replace(op, args=args, kwargs=kwargs)

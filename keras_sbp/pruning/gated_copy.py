@@ -11,7 +11,7 @@ from keras_sbp.graph import Analysis, Graph, Op, Tensor
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import OPAQUE, Opaque, find_handler
 from keras_sbp.graph.keras_internals import nn_ops
-from keras_sbp.graph.program import Cast, is_tensor
+from keras_sbp.graph.program import Cast, reading
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.units import Needs
 from keras_sbp.graph.what_if import Site
@@ -78,16 +78,5 @@ def _with_gates(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]
                     behind[tensor, gate] = output
                 tensor = behind[tensor, gate]
             inputs.append(tensor)
-        ops.append(_reading(op, inputs))
+        ops.append(reading(op, inputs))
     return ops
-
-
-def _reading(op: Op, inputs: list[Tensor]) -> Op:
-    """The same call on other tensors."""
-    if inputs == op.inputs:
-        return op
-    following = iter(inputs)
-    args, kwargs = keras.tree.map_structure(
-        lambda leaf: next(following) if is_tensor(leaf) else leaf, (op.args, op.kwargs)
-    )
-    return replace(op, args=args, kwargs=kwargs)

@@ -16,7 +16,7 @@ from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_existing_branch_gates
-from keras_sbp.pruning.constant import constant_tensors
+from keras_sbp.pruning.constant import constant_tensors, fold_constants
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gate_cost import shares
 from keras_sbp.pruning.gate_gradients import squared_gradients
@@ -109,7 +109,7 @@ class ProgramNetwork(Network):
         analysis = analyse(decided)
         if not constant_tensors(decided, analysis).isdisjoint(decided.outputs):
             return 0.0
-        small = rebuild(decided, analysis)[0]
+        small = rebuild(*fold_constants(decided, analysis))[0]
         if what == "latency":
             return self._yardstick.fraction(small)
         return _total(small, what) / _total(self._whole, what)

@@ -9,7 +9,7 @@ import keras
 
 from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
-from keras_sbp.pruning.constant import constant_tensors
+from keras_sbp.pruning.constant import constant_tensors, fold_constants
 from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gated_copy import gated_copy
@@ -115,6 +115,7 @@ def prune(
     if strict:
         _refuse_opaque(graph.model, analysis)
     _refuse_constant_outputs(graph, analysis)
+    graph, analysis = fold_constants(graph, analysis)
     small, new_layers = rebuild(graph, analysis)
     error = compare(graph.model, small, decisions) if verify else None
     return small, summarise(graph, analysis, small, new_layers, decisions, error)

@@ -45,6 +45,7 @@ def _inputs(graph: Graph, build: Builder) -> dict[Tensor, Slim]:
         new = keras.layers.InputLayer.from_config(config)
         build.new_layers[id(old)] = new
         slims[tensor] = build.slim(tensor, new.output)
+        build.anchor = build.anchor if tensor.dtype == "string" else new.output
     return slims
 
 

@@ -9,9 +9,11 @@ import keras
 import numpy as np
 
 from keras_sbp.graph import Analysis, Graph, Op, Tensor, macs, trace
+from keras_sbp.graph.constant import Constant
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.units import kept
 from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.constant import computed_constants, constant_tensors
 from keras_sbp.pruning.placement import unit_axes
 from keras_sbp.pruning.reasons import reasons
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
@@ -29,7 +31,8 @@ def summarise(
     after = trace(small, unfold_layers=False)
     macs_before, macs_after = _macs_by_layer(graph), _macs_by_layer(after)
     shapes_after = {id(op.operation): op.outputs[0].shape for op in after.ops}
-    why = reasons(graph, analysis)
+    why = reasons(graph, analysis) | _why_constants_are_computed(graph, analysis)
+    constant = constant_tensors(graph, analysis)
     rows = [
         _input_row(x, tensor, analysis)
         for x, tensor in zip(keras.tree.flatten(graph.input_structure), graph.inputs, strict=True)
@@ -51,10 +54,11 @@ def summarise(
                 params_after=0 if new is None else new.count_params(),
                 macs_before=macs_before[id(old)],
                 macs_after=macs_after.get(id(new), 0),
-                reason="removed: nothing needs it" if new is None else why.get(id(old), ""),
+                reason=_why_gone(op, constant) if new is None else why.get(id(old), ""),
                 behind=behind.get(op, ""),
             )
         )
+    rows += _constant_rows(graph, new_layers)
     rows += _products_row(graph, after)
     gates = [GateReport(g.name, keep.size, int(keep.sum())) for g, keep in decisions.items()]
     return PruneReport(tuple(rows), tuple(gates), max_abs_error)
@@ -82,6 +86,31 @@ def _followed(graph: Graph, analysis: Analysis, inputs: list[str]) -> dict[Op, s
         if not makes_units:
             found[op] = name
     return found
+
+
+def _why_gone(op: Op, constant: set[Tensor]) -> str:
+    if op.outputs[0] in constant:
+        return "removed: what it computes is constant"
+    return "removed: nothing needs it"
+
+
+def _why_constants_are_computed(graph: Graph, analysis: Analysis) -> dict[int, str]:
+    computed = computed_constants(graph, analysis)
+    return {
+        id(op.operation): f"computes a constant that is not stored: {why}"
+        for op, why in computed.items()
+    }
+
+
+def _constant_rows(graph: Graph, new_layers: Mapping[int, Any]) -> list[LayerReport]:
+    """One row for each constant that is stored in place of what computed it."""
+    rows = []
+    for op in graph.ops:
+        new = new_layers.get(id(op.operation))
+        if isinstance(op.operation, Constant) and new is not None:
+            reason = f"added: the constant that '{op.name}' computed"
+            rows.append(LayerReport(new.name, 0, 0, 0, new.count_params(), 0, 0, reason))
+    return rows
 
 
 def _products_row(before: Graph, after: Graph) -> list[LayerReport]:

@@ -3,6 +3,7 @@
 from keras_sbp.graph.handlers import (
     attention,
     concatenate,
+    constant,
     contraction,
     convnext,
     convolution,
@@ -41,6 +42,7 @@ from keras_sbp.graph.handlers import (
 __all__ = [
     "attention",
     "concatenate",
+    "constant",
     "convnext",
     "convolution",
     "contraction",
