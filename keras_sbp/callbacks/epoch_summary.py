@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from keras import ops
 
+from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
+from keras_sbp.selection import PosteriorRule
+
+# How finely, and how far, a gate's way to losing a unit is looked at.
+_STEP, _FARTHEST = 0.25, 25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,23 +24,31 @@ class GateSummary:
 
     Attributes:
         name: Name of the gate, unique within the model.
-        mu: Array of shape `(units,)`.
-        log_sigma: Array of shape `(units,)`.
+        posterior: The posterior of the units.
+        rule: The gate's rule.
         snr: Array of shape `(units,)`.
         keep: Boolean array of shape `(units,)`, True for the units that stay.
         alive: Boolean array of shape `(units,)`, False for the frozen units.
         kl_loss: What the gate's KL adds to the loss, weighted.
         trains: Whether the gate was ever called with `training=True`.
+        trainable: Whether the optimizer may move the posterior.
+        kl_weight: The gate's factor on the KL.
+        kl_factor: What a warm-up multiplies it by now.
+        multiplier: The gate's `learning_rate_multiplier`.
     """
 
     name: str
-    mu: np.ndarray
-    log_sigma: np.ndarray
+    posterior: TruncatedLogNormal
+    rule: PosteriorRule
     snr: np.ndarray
     keep: np.ndarray
     alive: np.ndarray
     kl_loss: float
     trains: bool = True
+    trainable: bool = True
+    kl_weight: float = 1.0
+    kl_factor: float = 1.0
+    multiplier: float = 10.0
 
     @property
     def units(self) -> int:
@@ -43,6 +59,28 @@ class GateSummary:
     def kept(self) -> int:
         """Number of units that stay."""
         return int(np.sum(self.keep))
+
+    @property
+    def kl(self) -> float:
+        """The KL in nats, over the units that are not frozen."""
+        return float(np.sum(self.posterior.kl_to_log_uniform()[self.alive]))
+
+    @functools.cached_property
+    def distance_to_go(self) -> float:
+        """By how much log_sigma has to rise before the rule drops some unit.
+
+        If mu falls as fast beside it, or not at all, whichever is nearer. Infinite where it is far.
+        """
+        values = np.stack([self.posterior.mu, self.posterior.log_sigma])
+        mu, log_sigma = np.unique(values[:, self.alive], axis=1)
+        for distance in np.arange(0.0, _FARTHEST, _STEP):
+            for falling in (0.0, distance):
+                there = dataclasses.replace(
+                    self.posterior, mu=mu - falling, log_sigma=log_sigma + distance
+                )
+                if not np.all(self.rule.keep(there)):
+                    return float(distance)
+        return math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +109,11 @@ class EpochSummary:
         """What all KL terms together add to the loss, weighted."""
         return float(sum(gate.kl_loss for gate in self.gates))
 
+    @property
+    def kl(self) -> float:
+        """The KL in nats, over the units of all gates that are not frozen."""
+        return sum(gate.kl for gate in self.gates)
+
     def snr_quantiles(self, quantiles: Sequence[float]) -> list[float]:
         """Returns quantiles of the SNR over the units of all gates, but for the frozen ones.
 
@@ -95,13 +138,17 @@ def _summarise_gate(gate: SBPLayer, name: str) -> GateSummary:
     posterior = gate.posterior
     return GateSummary(
         name=name,
-        mu=posterior.mu,
-        log_sigma=posterior.log_sigma,
+        posterior=posterior,
+        rule=gate.rule,
         snr=gate.snr(),
         keep=gate.keep(),
         alive=gate.alive,
         kl_loss=gate.kl_loss(),
         trains=gate.called_in_training,
+        trainable=gate.trainable,
+        kl_weight=gate.kl_weight,
+        kl_factor=float(ops.convert_to_numpy(gate.kl_factor.value)),
+        multiplier=gate.learning_rate_multiplier,
     )
 
 

@@ -51,9 +51,12 @@ class SNRMonitor(keras.callbacks.Callback):
     finished its own, that is, when the next epoch begins or training ends.
 
     It warns, each at most once per run, when a gate is never called for
-    training, when the gates hardly move, when everything at a gate is about to
-    be pruned, when the KL outweighs the largest data loss of the run, and when
-    nothing is pruned at the end.
+    training, when the steps to come cannot bring any unit to go (before the
+    first of them, where that can be known), when the gates hardly move, when
+    everything at a gate is about to be pruned, when the KL outweighs the
+    largest data loss of the run, when a `train_step` of your own leaves the KL
+    out of the loss, and when nothing is pruned at the end. It says what would
+    be enough.
 
     With `prune_every=n` it prunes while the network trains: after every n-th
     epoch, what the gates' rules remove is removed for good
@@ -142,7 +145,7 @@ class SNRMonitor(keras.callbacks.Callback):
         self._tell_steps()
         self.history = {}
         self._pending_line = self._last = None
-        self._diagnosis = Diagnosis(params.get("epochs") or 1, _optimizer_name(self.model))
+        self._diagnosis = Diagnosis(self.model, params.get("epochs") or 1, self._steps)
         if len(built) == len(self._gates):
             self._diagnosis.begin(summarise(self._gates))
 
@@ -157,6 +160,13 @@ class SNRMonitor(keras.callbacks.Callback):
         """Writes the line of the epoch before."""
         self._write_line()
         self._batches = 0
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Warns before the first step if the gates cannot get anywhere."""
+        # By now other callbacks have set what they set when training or an epoch begins.
+        if batch == 0 and self._diagnosis.looks_ahead and all(gate.built for gate in self._gates):
+            _warn(self._diagnosis.before_epoch(self._epoch, summarise(self._gates)))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Counts."""
@@ -174,7 +184,7 @@ class SNRMonitor(keras.callbacks.Callback):
         for key, value in {"epoch": epoch, **entries}.items():
             self.history.setdefault(key, []).append(value)
         self._pending_line = self._line(summary)
-        _warn(self._diagnosis.after_epoch(summary, loss))
+        _warn(self._diagnosis.after_epoch(summary, loss, self._batches))
         if self.prune_every is not None and (epoch + 1) % self.prune_every == 0:
             self._freeze(summary)
         if self._steps is None and self._batches:
@@ -241,12 +251,6 @@ def _check_epochs(prune_every: Any) -> int:
             f"Received: prune_every={prune_every}."
         )
     return int(prune_every)
-
-
-def _optimizer_name(model: Any) -> str:
-    optimizer = getattr(model, "optimizer", None)
-    # Under mixed_float16 Keras wraps the user's optimizer.
-    return type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
 
 
 def require_gates(model: Any, callback: str) -> list[SBPLayer]:

@@ -41,6 +41,7 @@ __all__ = [
     "functional_view",
     "input_layer",
     "input_structure",
+    "learning_rate_at",
     "leaving_no_trace",
     "is_adapted_by_lora_or_quantised",
     "math_ops",
@@ -113,6 +114,18 @@ def is_adapted_by_lora_or_quantised(layer: keras.layers.Layer) -> bool:
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns the layers inside a layer, to any depth, without the layer itself."""
     return layer._flatten_layers(include_self=False)
+
+
+def learning_rate_at(optimizer: keras.optimizers.Optimizer, update: int) -> float:
+    """Returns the learning rate of a coming update, counted from the one that is next.
+
+    Without a schedule, that is the present one.
+    """
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(int(optimizer.iterations) + update)
+        return float(keras.ops.convert_to_numpy(rate))
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 @contextlib.contextmanager
