@@ -20,6 +20,7 @@ ROOMS = [
     "startup",
     "telling",
     "printing",
+    "comparing",
     "distributions",
     "selection",
     "layers",

@@ -18,6 +18,7 @@ from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.report import PruneReport
 from keras_sbp.pruning.summarise import summarise
+from keras_sbp.pruning.verify import examples_of
 from keras_sbp.pruning.verify import verify as compare
 from keras_sbp.selection import OwnRules, Rule
 
@@ -26,7 +27,7 @@ def prune(
     model: keras.Model,
     rule: Rule | None = None,
     *,
-    verify: bool = True,
+    verify: Any = True,
     strict: bool = False,
     inputs: Any = None,
     round_to: int = 1,
@@ -50,9 +51,12 @@ def prune(
         rule: decides for all gates. `None` leaves it to each gate's own rule. Rules that need no
             posteriors work on a model without gates, too: its units are those that `insert_sbp`
             would gate.
-        verify: compares both models on random inputs and raises where they differ by more than
-            rounding explains: 1e-5 of the largest output in float32 (1e-4 above 100 layers,
-            1e-9 in float64, 2e-2 in float16, 0.15 in bfloat16).
+        verify: compares both models on inputs that are drawn so that the model runs on them,
+            and raises where they differ by more than rounding explains: 1e-5 of the largest
+            output in float32 (1e-4 above 100 layers, 1e-9 in float64, 2e-2 in float16, 0.15 in
+            bfloat16). Instead of True, a batch of examples to compare on: inputs as the model
+            is called with, `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a
+            generator; at most 32 of them are used. False compares nothing.
         strict: raises where a layer had to stay opaque, instead of naming it in the report.
         inputs: only for a model with its own `call`: a structure of `keras.Input`s or arrays
             that it is to be called with. `None` takes the shapes that it was built with.
@@ -69,10 +73,11 @@ def prune(
 
     Raises:
         TypeError: `model` is not a Keras model, or its own `call` cannot be read as a graph.
-        ValueError: `model` is not built; `round_to` is not a positive integer; a posterior
-            holds NaN or infinity; an output would not depend on the input any more; a layer
-            that must be copied cannot be; with `strict=True`, a layer is opaque.
-        RuntimeError: verification failed.
+        ValueError: `model` is not built; `round_to` is not a positive integer; the examples to
+            verify on do not fit the model; a posterior holds NaN or infinity; an output would
+            not depend on the input any more; a layer that must be copied cannot be; with
+            `strict=True`, a layer is opaque.
+        RuntimeError: verification failed, or the model runs on no input that was tried.
 
     Example:
 
@@ -92,6 +97,7 @@ def prune(
     rule = OwnRules() if rule is None else rule
     examples = rule.reweighting_data if reweight is None else reweight
     graph = trace(model, inputs)
+    given = None if isinstance(verify, bool) else examples_of(graph, verify)
     has_gates = bool(find_gates(model))
     if not has_gates and rule.works_without_gates:
         # Truncated far below its mean, a sharp posterior has all its mass at log θ = 0.
@@ -117,8 +123,8 @@ def prune(
     _refuse_constant_outputs(graph, analysis)
     graph, analysis = fold_constants(graph, analysis)
     small, new_layers = rebuild(graph, analysis)
-    error = compare(graph.model, small, decisions) if verify else None
-    return small, summarise(graph, analysis, small, new_layers, decisions, error)
+    verified = None if verify is False else compare(graph, small, decisions, given)
+    return small, summarise(graph, analysis, small, new_layers, decisions, verified)
 
 
 def _check_round_to(round_to: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
+from keras_sbp.comparing.drawing import ComparedInput
 from keras_sbp.printing import (
     Printable,
     change,
@@ -86,12 +87,19 @@ class PruneReport(Printable):
             are not layers of the network and are not counted.
         gates: one `GateReport` per gate, in order.
         max_abs_error: largest |difference| between the outputs of the gated and of the small
-            model on random inputs; None with `verify=False`.
+            model on what was `compared`; None with `verify=False`.
+        compared: what both models were given, one `ComparedInput` (`name`, `shape` with the batch,
+            `dtype`, `values` in words) per input; empty with `verify=False`.
+        variation: how much the outputs change from example to example, as a fraction of the
+            largest output; of the output that changes least. Where it is near 0, agreement shows
+            little. None where it is not known.
     """
 
     layers: tuple[LayerReport, ...]
     gates: tuple[GateReport, ...]
     max_abs_error: float | None
+    compared: tuple[ComparedInput, ...] = ()
+    variation: float | None = None
 
     @property
     def units_before(self) -> int:
@@ -130,6 +138,8 @@ class PruneReport(Printable):
             "layers": [asdict(layer) for layer in self.layers],
             "gates": [asdict(gate) for gate in self.gates],
             "max_abs_error": self.max_abs_error,
+            "compared": [asdict(each) for each in self.compared],
+            "variation": self.variation,
             **{f"{t}_{when}": getattr(self, f"{t}_{when}") for t in totals for when in _WHEN},
         }
 
@@ -159,8 +169,15 @@ def _costs(row: LayerReport | PruneReport) -> list[str]:
 
 def _verified(report: PruneReport) -> str:
     if report.max_abs_error is None:
-        return "not verified"
+        return "not verified: nothing was compared"
     return f"max |Δ| {report.max_abs_error:.1e} against the gated model"
+
+
+def _compared(report: PruneReport) -> str:
+    said = f" on {'; '.join(map(str, report.compared))}" if report.compared else ""
+    if report.variation is not None:
+        said += f", which change the outputs by {report.variation:.0%}"
+    return said
 
 
 def _headline(report: PruneReport) -> str:
@@ -213,7 +230,7 @@ def _merged(rows: Iterable[LayerReport]) -> list[LayerReport]:
 
 
 def _notes(report: PruneReport) -> Iterator[str]:
-    yield _verified(report)
+    yield _verified(report) + _compared(report)
     for row in report.layers:
         if row.keep is not None and 0 < row.units_after < row.units_before:
             yield (

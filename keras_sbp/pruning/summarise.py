@@ -17,6 +17,7 @@ from keras_sbp.pruning.constant import computed_constants, constant_tensors
 from keras_sbp.pruning.placement import unit_axes
 from keras_sbp.pruning.reasons import reasons
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
+from keras_sbp.pruning.verify import Verification
 
 
 def summarise(
@@ -25,7 +26,7 @@ def summarise(
     small: keras.Model,
     new_layers: Mapping[int, Any],
     decisions: Mapping[SBPLayer, np.ndarray],
-    max_abs_error: float | None,
+    verified: Verification | None,
 ) -> PruneReport:
     """Returns the report on a pruned program; see `PruneReport`."""
     after = trace(small, unfold_layers=False)
@@ -61,7 +62,15 @@ def summarise(
     rows += _constant_rows(graph, new_layers)
     rows += _products_row(graph, after)
     gates = [GateReport(g.name, keep.size, int(keep.sum())) for g, keep in decisions.items()]
-    return PruneReport(tuple(rows), tuple(gates), max_abs_error)
+    if verified is None:
+        return PruneReport(tuple(rows), tuple(gates), None)
+    return PruneReport(
+        tuple(rows),
+        tuple(gates),
+        verified.max_abs_error,
+        compared=verified.inputs,
+        variation=verified.variation,
+    )
 
 
 def _followed(graph: Graph, analysis: Analysis, inputs: list[str]) -> dict[Op, str]:

@@ -1,86 +1,229 @@
-"""The oracle: gated network against small network, on random inputs."""
+"""The oracle: gated network against small network, on the same inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sbp.graph.keras_internals import functional_view, input_structure
+from keras_sbp.comparing.drawing import (
+    Batch,
+    ComparedInput,
+    DoesNotRunError,
+    affordable,
+    batches,
+    first_that_runs,
+    is_lacking,
+)
+from keras_sbp.comparing.examples import given
+from keras_sbp.comparing.tolerances import (
+    DEEP,
+    ROUNDING,
+    distance,
+    largest,
+    tolerance,
+    variation,
+)
+from keras_sbp.graph import Graph
+from keras_sbp.graph.domains import macs_of, sizes_in, slots_of
 from keras_sbp.layers import SBPLayer, deciding
+from keras_sbp.telling import warn
 
-BATCH_SIZE = 8
-UNKNOWN_SIZE = 64  # what an unknown image or sequence size becomes
+MOST_GIVEN = 32  # examples of the user's that are compared
 
-# Largest |difference| / largest |output|: rounding of one network against another.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1.5e-1}
-DEEP = 100  # above this many layers, rounding adds up: ten times the tolerance
+Outputs = list[np.ndarray]
 
 
-def random_inputs(model: keras.Model, seed: int = 0) -> Any:
-    """Returns one random batch in the structure that the model is called with.
+@dataclass(frozen=True)
+class Verification:
+    """What was compared.
 
-    Floating-point inputs are standard normal; integers and booleans are 0 or 1.
+    Attributes:
+        max_abs_error: largest |difference| of any output.
+        inputs: what both networks were given.
+        variation: how much the outputs change from example to example, of the largest output; of
+            the output that changes least. None where there was one example.
     """
-    rng = np.random.default_rng(seed)
 
-    def draw(x: keras.KerasTensor) -> np.ndarray:
-        shape = [x.shape[0] or BATCH_SIZE, *(n or UNKNOWN_SIZE for n in x.shape[1:])]
-        if "float" in x.dtype:
-            return rng.standard_normal(shape).astype("float64" if x.dtype == "float64" else "f4")
-        return rng.integers(0, 2, shape).astype(x.dtype)
+    max_abs_error: float
+    inputs: tuple[ComparedInput, ...]
+    variation: float | None
 
-    return keras.tree.map_structure(draw, input_structure(functional_view(model)))
+
+def examples_of(graph: Graph, examples: Any) -> Batch:
+    """Returns the user's examples as a batch, no more of them than is affordable."""
+    most = affordable(macs_of(graph), MOST_GIVEN)
+    return given(examples, slots_of(graph), "verify", most)
 
 
 def verify(
-    gated: keras.Model, small: keras.Model, decisions: Mapping[SBPLayer, np.ndarray]
-) -> float:
-    """Compares the two networks at inference; returns the largest |difference| seen.
+    graph: Graph,
+    small: keras.Model,
+    decisions: Mapping[SBPLayer, np.ndarray],
+    examples: Batch | None = None,
+) -> Verification:
+    """Compares the two networks at inference.
 
     Args:
-        gated: the original model; it is called, not changed.
+        graph: the original model as a program; the model is called, not changed.
         small: the pruned model.
         decisions: what each gate keeps.
+        examples: inputs; None draws them.
 
     Raises:
-        RuntimeError: an output differs by more than rounding explains, or is not finite.
+        RuntimeError: an output differs by more than rounding explains, or is not finite; or the
+            original model runs on none of the inputs.
     """
-    inputs = random_inputs(small)
-    expected = _run(gated, inputs, decisions)
-    received = _run(small, inputs, {})
+
+    def original(batch: Batch) -> Outputs:
+        return _run(graph.model, batch, graph, decisions)
+
+    batch, expected = _first_run(graph, original, examples)
+    runs = [(batch, expected)]
+    if batch.again and any(_by_example(x, batch.examples) is None for x in expected):
+        another = batch.again(seed=1)
+        runs.append((another, original(another)))
+    worst = max(_compare(graph, small, original, *each) for each in runs)
+    changes = [_variation(xs, batch.examples) for xs in zip(*(x for _, x in runs), strict=True)]
     allowed = _tolerance(small)
-    worst = 0.0
-    for x, y, tensor in zip(expected, received, small.outputs, strict=True):
+    constant = [
+        x.name
+        for x, change in zip(small.outputs, changes, strict=True)
+        if change is not None and change <= allowed
+    ]
+    if constant:
+        _warn_of_constant(graph.model.name, constant, is_given=examples is not None)
+    known = [change for change in changes if change is not None]
+    return Verification(worst, batch.inputs, min(known, default=None))
+
+
+def _first_run(
+    graph: Graph, original: Callable[[Batch], Outputs], examples: Batch | None
+) -> tuple[Batch, Outputs]:
+    """A batch that the original model runs on, with finite outputs if it has such."""
+    trials = (
+        [examples]
+        if examples
+        else batches(slots_of(graph), macs=macs_of(graph), sizes=sizes_in(graph))
+    )
+    try:
+        batch, expected = first_that_runs(trials, original)
+    except DoesNotRunError as error:
+        raise _does_not_run(graph.model.name, error, is_given=examples is not None) from error
+    if batch.again and not _is_finite(expected):
+        another = batch.again(attempt=1)
+        with contextlib.suppress(Exception):  # what ran is told of instead
+            outputs = original(another)
+            if _is_finite(outputs):
+                return another, outputs
+    return batch, expected
+
+
+def _compare(
+    graph: Graph,
+    small: keras.Model,
+    original: Callable[[Batch], Outputs],
+    batch: Batch,
+    expected: Outputs,
+) -> float:
+    """The largest difference on one batch."""
+    for x, tensor in zip(expected, small.outputs, strict=True):
         _require_finite(x, tensor.name)
-        difference, largest = _distance(x, y), float(np.abs(x).max(initial=0.0))
-        if not difference <= allowed * largest:
-            again = _run(gated, inputs, decisions)
-            same = all(np.array_equal(a, b) for a, b in zip(expected, again, strict=True))
-            _fail(tensor.name, difference, allowed, largest, deterministic=same)
+    try:
+        received = _run(small, batch, graph, {})
+    except Exception as error:
+        raise RuntimeError(
+            f"Verification: the pruned model fails on inputs that model '{graph.model.name}' runs "
+            "on. It is not returned. Please report this with the model; verify=False returns it "
+            "unchecked."
+        ) from error
+    allowed, worst = _tolerance(small), 0.0
+    for x, y, tensor in zip(expected, received, small.outputs, strict=True):
+        difference = distance(x, y)
+        if not difference <= allowed * largest(x):
+            same = all(map(np.array_equal, expected, original(batch)))
+            _fail(tensor.name, difference, allowed, largest(x), deterministic=same)
         worst = max(worst, difference)
     return worst
 
 
 def _run(
-    model: keras.Model, inputs: Any, decisions: Mapping[SBPLayer, np.ndarray]
-) -> list[np.ndarray]:
+    model: keras.Model, batch: Batch, graph: Graph, decisions: Mapping[SBPLayer, np.ndarray]
+) -> Outputs:
+    inputs = keras.tree.pack_sequence_as(graph.input_structure, batch.arrays)
     with deciding(decisions):
         outputs = keras.tree.flatten(model(inputs, training=False))
-    return [keras.ops.convert_to_numpy(x).astype(np.float64) for x in outputs]
+    arrays = [keras.ops.convert_to_numpy(x) for x in outputs]
+    return [x if x.dtype.kind in "OSU" else x.astype(np.float64) for x in arrays]
 
 
-def _distance(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.abs(x - y).max(initial=0.0))
+def _is_finite(outputs: Outputs) -> bool:
+    return all(x.dtype.kind != "f" or np.isfinite(x).all() for x in outputs)
+
+
+def _by_example(output: np.ndarray, examples: int) -> np.ndarray | None:
+    """An output with examples along axis 0, where there are several to be told apart."""
+    return output if examples > 1 and output.ndim and len(output) == examples else None
+
+
+def _variation(outputs: tuple[np.ndarray, ...], examples: int) -> float | None:
+    """How much an output changes, from example to example or from batch to batch."""
+    by_example = _by_example(outputs[0], examples)
+    if by_example is not None:
+        return variation(by_example)
+    return variation(np.stack(outputs)) if len(outputs) > 1 else None
+
+
+def _does_not_run(name: str, error: DoesNotRunError, *, is_given: bool) -> RuntimeError:
+    cause = error.__cause__
+    if is_lacking(cause):
+        said = (
+            f"Verification: model '{name}' cannot run on this machine, where the backend "
+            f"({keras.backend.backend()}) lacks an operation of it, so the pruned model cannot be "
+            "compared with it. Expected a machine that runs the model. Pass verify=False, and the "
+            "report says that nothing was compared; or run this under another backend, such as "
+            "KERAS_BACKEND=jax."
+        )
+    elif is_given:
+        said = (
+            f"Verification: model '{name}' does not run on the examples that `verify` gives:\n"
+            f"{error.tried}\nExpected inputs that model.predict() takes. Give others, or pass "
+            "verify=False, and the report says that nothing was compared."
+        )
+    else:
+        said = (
+            f"Verification: model '{name}' runs on none of the random inputs that were tried, so "
+            f"the pruned model cannot be compared with it:\n{error.tried}\nExpected a model that "
+            "takes some of these. Pass verify=examples, a batch of inputs as for predict(); or "
+            "verify=False, and the report says that nothing was compared."
+        )
+    raised = RuntimeError(said)
+    raised.add_note(f"The last error was {type(cause).__name__}: {cause}")
+    return raised
+
+
+def _warn_of_constant(name: str, outputs: list[str], *, is_given: bool) -> None:
+    remedy = (
+        "Give examples that differ more."
+        if is_given
+        else "Pass verify=examples, a batch of inputs as for predict()."
+    )
+    warn(
+        f"Verification: of model '{name}', the outputs {', '.join(map(repr, outputs))} hardly "
+        "change with the inputs that both models were compared on, so that agreement shows "
+        f"little. Expected outputs that depend on the inputs. {remedy}"
+    )
 
 
 def _require_finite(expected: np.ndarray, name: str) -> None:
-    if not np.isfinite(expected).all():
+    if not _is_finite([expected]):
         raise RuntimeError(
-            f"Verification: output '{name}' of the original model is not finite on random "
-            f"inputs ({np.count_nonzero(~np.isfinite(expected))} of {expected.size} values), so "
+            f"Verification: output '{name}' of the original model is not finite "
+            f"({np.count_nonzero(~np.isfinite(expected))} of {expected.size} values), so "
             "the pruned model cannot be compared with it. Expected finite outputs. Look for NaN "
             "or infinity in the model's weights, or pass verify=False."
         )
@@ -106,5 +249,4 @@ def _fail(
 
 def _tolerance(model: keras.Model) -> float:
     dtypes = {getattr(layer, "compute_dtype", "float32") for layer in model.layers}
-    worst = max(TOLERANCE.get(dtype, TOLERANCE["float32"]) for dtype in dtypes)
-    return worst * (10 if len(model.layers) > DEEP else 1)
+    return tolerance(ROUNDING, dtypes) * (10 if len(model.layers) > DEEP else 1)

@@ -11,8 +11,7 @@ from keras_sbp.graph import find_gates, trace
 from keras_sbp.graph.run import run
 from keras_sbp.layers import deciding
 from keras_sbp.pruning.decided import with_decisions
-from keras_sbp.pruning.verify import random_inputs
-from tests.pruning.oracle import gate, randomise
+from tests.pruning.oracle import gate, random_inputs, randomise
 from tests.pruning.zoo import ZOO
 
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
+from keras_sbp.comparing.drawing import Slot, draw
 from keras_sbp.graph import find_gates
+from keras_sbp.graph.keras_internals import functional_view, input_structure
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import prune
 from keras_sbp.pruning.report import PruneReport
-from keras_sbp.pruning.verify import random_inputs
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 
 
 class NothingToCompareError(AssertionError):
     """The outputs do not depend on the input, so agreement would show nothing."""
+
+
+def random_inputs(model: keras.Model, seed: int = 0) -> Any:
+    """Returns one random batch in the structure that the model is called with."""
+    structure = input_structure(functional_view(model))
+    slots = [Slot(x.name, tuple(x.shape), x.dtype) for x in keras.tree.flatten(structure)]
+    batch = draw(slots, examples=8, size=64, seed=seed)
+    return keras.tree.pack_sequence_as(structure, batch.arrays)
 
 
 def gate(**kwargs) -> SBPLayer:

@@ -9,9 +9,8 @@ from keras import Input, Model, layers, ops
 
 import keras_sbp
 from keras_sbp.graph import find_gates
-from keras_sbp.pruning.verify import random_inputs
 from tests.pruning.gate_map import gate_map
-from tests.pruning.oracle import randomise
+from tests.pruning.oracle import random_inputs, randomise
 
 needs_double = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX has double precision behind a switch only"

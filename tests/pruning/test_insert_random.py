@@ -14,8 +14,12 @@ import pytest
 
 import keras_sbp
 from keras_sbp.graph import find_gates
-from keras_sbp.pruning.verify import random_inputs
-from tests.pruning.oracle import NothingToCompareError, assert_same_function, randomise
+from tests.pruning.oracle import (
+    NothingToCompareError,
+    assert_same_function,
+    random_inputs,
+    randomise,
+)
 from tests.pruning.random_graphs import Author
 
 PER_TEST = 10

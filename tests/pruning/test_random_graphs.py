@@ -17,11 +17,11 @@ import pytest
 from hypothesis import strategies as st
 
 from keras_sbp.graph import trace
-from keras_sbp.pruning.verify import random_inputs
 from tests.pruning.oracle import (
     NothingToCompareError,
     assert_same_function,
     count_without_gates,
+    random_inputs,
     randomise,
 )
 from tests.pruning.random_graphs import Author

@@ -13,8 +13,7 @@ from keras_sbp.layers import deciding
 from keras_sbp.pruning.placement import what_if_of
 from keras_sbp.pruning.readers import find_readers
 from keras_sbp.pruning.rows import feature_axis
-from keras_sbp.pruning.verify import random_inputs
-from tests.pruning.oracle import gate, randomise
+from tests.pruning.oracle import gate, random_inputs, randomise
 from tests.pruning.zoo import ZOO
 
 

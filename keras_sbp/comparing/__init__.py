@@ -1,0 +1,1 @@
+"""How two networks are compared: on which inputs, and how closely."""
