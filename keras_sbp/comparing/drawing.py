@@ -19,7 +19,7 @@ BUDGET = 2 * 10**10
 
 # What unknown sizes are tried with. The first are powers of two, which networks of several scales
 # want; then come sizes that divide by other numbers, and those of large images.
-SIZES = (64, 32, 16, 8, 4, 2, 1, 48, 60, 96, 112, 36, 12, 128, 224, 256, 384, 512)
+SIZES = (64, 32, 16, 8, 4, 2, 48, 60, 96, 112, 36, 12, 128, 224, 256, 384, 512)
 # So many places of an input at first: images of 64 × 64, but volumes of 16 × 16 × 16.
 PLACES = 4096
 
@@ -154,7 +154,7 @@ def sizes_to_try(slots: Sequence[Slot], more: Iterable[int] = ()) -> list[int]:
     """Returns what unknown sizes may become, in order; one number if there are none."""
     if not any(None in slot.shape[1:] for slot in slots):
         return [SIZES[0]]
-    order = dict.fromkeys([*SIZES, *more])
+    order = dict.fromkeys([*SIZES, *more, 1])  # 1 fits everything that broadcasts
     within = [n for n in order if all(_places(slot, n) <= PLACES for slot in slots)]
     return [*within, *(n for n in order if n not in within)]
 

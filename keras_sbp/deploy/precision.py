@@ -9,16 +9,6 @@ import keras
 
 from keras_sbp.graph.keras_internals import config_of
 
-# Largest |difference| from the Keras model, as a fraction of the largest |output|. The narrow
-# types carry 11 and 8 bits: a few roundings apart is all one can ask of two runtimes.
-_TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}
-_FLOAT32_TOLERANCE = 1e-4
-
-
-def tolerance(model: keras.Model) -> float:
-    """Relative error that an exported file may show: 1e-4, float16 1e-2, bfloat16 5e-2."""
-    return max((_TOLERANCE.get(d, _FLOAT32_TOLERANCE) for d in compute_dtypes(model)), default=1e-4)
-
 
 def compute_dtypes(model: keras.Model) -> set[str]:
     """Compute dtypes of all layers of a model."""

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.deploy.precision import tolerance
+from keras_sbp.comparing.tolerances import ANOTHER_RUNTIME, tolerance
+from keras_sbp.deploy.precision import compute_dtypes
 from keras_sbp.deploy.quantization import QUANTIZATIONS
 from keras_sbp.deploy.runtimes import Runtime
 from keras_sbp.deploy.signature import named_outputs, random_batches, structured
@@ -67,7 +68,9 @@ def compare(
         RuntimeError: If they differ by more than the tolerance, or if nothing could be compared.
     """
     expected, received = _outputs(model, specs, runtime, _some(data) or random_batches(specs))
-    allowed = QUANTIZATIONS[quantization].tolerance if quantization else tolerance(model)
+    allowed = tolerance(ANOTHER_RUNTIME, compute_dtypes(model))
+    if quantization:
+        allowed = QUANTIZATIONS[quantization].tolerance
     worst = Comparison(0.0, 0.0, None, 0, allowed)
     for name in expected:
         found = _difference(name, expected[name], received[name], allowed)

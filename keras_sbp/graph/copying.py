@@ -18,9 +18,8 @@ import numpy as np
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.program import Op, Tensor, is_tensor
-from keras_sbp.graph.unfold import BATCH_SIZE, TRIAL_SIZES
+from keras_sbp.graph.unfold import TRIAL_SIZES, agree, random
 
-TOLERANCE = 1e-6  # of the largest output
 OWN = ("keras", "keras_sbp")  # packages whose layers do what their configs say
 
 
@@ -164,7 +163,7 @@ def _require_same(op: Op, new: keras.layers.Layer) -> None:
         except Exception:
             continue
         received = _outputs(op, new, values)
-        if not all(_agree(x, y) for x, y in zip(expected, received, strict=True)):
+        if not all(map(agree, expected, received)):
             raise ValueError("it computes something else")
         return
 
@@ -172,13 +171,12 @@ def _require_same(op: Op, new: keras.layers.Layer) -> None:
 def _values(op: Op, size: int) -> dict[Tensor, Any]:
     """Random values of an op's inputs, with a size in place of those that are unknown."""
     rng = np.random.default_rng(0)
-    values = {}
-    for tensor in op.inputs:
-        first, *rest = tensor.shape
-        shape = [first or BATCH_SIZE, *(n or size for n in rest)]
-        drawn = rng.normal(size=shape) if "float" in tensor.dtype else rng.integers(0, 2, shape)
-        values[tensor] = keras.ops.cast(drawn, tensor.dtype)
-    return values
+    return {
+        tensor: keras.ops.convert_to_tensor(
+            random(tensor.shape, tensor.dtype, size, rng), tensor.dtype
+        )
+        for tensor in op.inputs
+    }
 
 
 def _outputs(op: Op, layer: keras.layers.Layer, values: dict[Tensor, Any]) -> list[Any]:
@@ -192,10 +190,3 @@ def _call(op: Op, layer: keras.layers.Layer, value_of: Callable[[Tensor], Any]) 
         lambda leaf: value_of(leaf) if is_tensor(leaf) else leaf, (op.args, op.kwargs)
     )
     return layer(*args, **kwargs)
-
-
-def _agree(expected: Any, received: Any) -> bool:
-    x, y = (keras.ops.convert_to_numpy(each).astype(np.float64) for each in (expected, received))
-    largest = np.abs(np.nan_to_num(x)).max(initial=0.0)
-    same_shape = x.shape == y.shape
-    return same_shape and np.allclose(x, y, rtol=0, atol=TOLERANCE * largest, equal_nan=True)

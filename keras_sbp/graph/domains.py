@@ -56,10 +56,10 @@ def _values(graph: Graph, tensor: Tensor) -> tuple[Values, ...]:
         for cls in type(op.operation).__mro__:
             if cls in _EXPECTED:
                 found = _EXPECTED[cls](op.operation, tensor)
-                return usual if found is None else (found, *usual)
-    if "int" in tensor.dtype and any(_computes(op) for op, _ in readers):
-        limits = np.iinfo(tensor.dtype)
-        return values.integers(max(-128, int(limits.min)), min(255, int(limits.max))), *usual
+                if found is not None:
+                    return found, *usual
+    if "int" in tensor.dtype and len(usual) == 1 and any(_computes(op) for op, _ in readers):
+        return values.integers(0, min(255, int(np.iinfo(tensor.dtype).max))), *usual
     return usual
 
 

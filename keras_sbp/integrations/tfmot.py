@@ -10,18 +10,19 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sbp.comparing.drawing import Batch, batches, first_that_runs
+from keras_sbp.comparing.tolerances import ROUNDING, tolerance
 from keras_sbp.deploy.precision import compute_dtypes
 from keras_sbp.graph import trace
+from keras_sbp.graph.domains import slots_of
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.program import Cast, Graph, Op, Tensor, is_tensor
 from keras_sbp.integrations import tf_keras_layers, tf_keras_ops
 from keras_sbp.integrations.unsupported import UnsupportedLayerError
-from keras_sbp.pruning.verify import TOLERANCE
 
 __all__ = ["UnsupportedLayerError", "import_tfmot", "quantize_model", "to_tf_keras"]
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
-_EXAMPLES = 4
 
 
 def import_tfmot() -> types.ModuleType:
@@ -194,17 +195,17 @@ def _plain(leaf: Any) -> Any:
 
 
 def _compare(graph: Graph, model: keras.Model, twin: Any) -> None:
-    narrow = [TOLERANCE[d] for d in ("float16", "bfloat16") if d in compute_dtypes(model)]
-    tolerance = max([TOLERANCE["float32"], *narrow])
-    rng = np.random.default_rng(0)
-    flat = [_random(rng, x) for x in keras.tree.flatten(graph.input_structure)]
-    inputs = keras.tree.pack_sequence_as(graph.input_structure, flat)
-    expected = keras.tree.flatten(model(inputs, training=False))
-    received = keras.tree.flatten(twin(inputs, training=False))
+    rounding = tolerance(ROUNDING, compute_dtypes(model) - {"float64"})
+
+    def original(batch: Batch) -> list[Any]:
+        return keras.tree.flatten(model(_structured(graph, batch), training=False))
+
+    batch, expected = first_that_runs(batches(slots_of(graph)), original)
+    received = keras.tree.flatten(twin(_structured(graph, batch), training=False))
     for tensor, old, new in zip(twin.outputs, expected, received, strict=True):
         old = keras.ops.convert_to_numpy(old).astype(np.float64)
         error = np.max(np.abs(old - np.asarray(new, np.float64)), initial=0.0)
-        allowed = tolerance * max(1.0, np.max(np.abs(old), initial=0.0))
+        allowed = rounding * max(1.0, np.max(np.abs(old), initial=0.0))
         if not error <= allowed:
             raise RuntimeError(
                 f"Output '{tensor.name}' of the tf_keras model differs from that of '{model.name}' "
@@ -213,12 +214,8 @@ def _compare(graph: Graph, model: keras.Model, twin: Any) -> None:
             )
 
 
-def _random(rng: np.random.Generator, tensor: keras.KerasTensor) -> np.ndarray:
-    batch_size, *sizes = tensor.shape
-    shape = (batch_size or _EXAMPLES, *(size or 32 for size in sizes))
-    if "float" in tensor.dtype:
-        return rng.normal(size=shape).astype(tensor.dtype)
-    return rng.integers(0, 2, shape).astype(tensor.dtype)
+def _structured(graph: Graph, batch: Batch) -> Any:
+    return keras.tree.pack_sequence_as(graph.input_structure, batch.arrays)
 
 
 def _not_installed(package: str) -> ImportError:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from keras_sbp.comparing.drawing import filled
 from keras_sbp.graph.trace import Tensor
 from keras_sbp.graph.units import Known, Needs, constant_everywhere, kept, tidy
 
@@ -19,8 +20,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...], str], np.ndarray]
 
 def sizes(tensor: Tensor) -> tuple[int, ...]:
     """Returns the tensor's shape with a number for every unknown size."""
-    first, *rest = tensor.shape
-    return (first or BATCH_SIZE, *(n or UNKNOWN_SIZE for n in rest))
+    return filled(tensor.shape, BATCH_SIZE, UNKNOWN_SIZE)
 
 
 def unit_axes(tensor: Tensor) -> list[int]:

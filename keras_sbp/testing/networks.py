@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from keras_sbp.comparing.drawing import filled
 from keras_sbp.graph import find_gates
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import prune
@@ -143,9 +144,7 @@ def _same_outputs(model: keras.Model, other: keras.Model, draw: Draw, where: str
     """Fails where two models differ on random inputs."""
     rng, inputs = np.random.default_rng(0), []
     for x in model.inputs:
-        first, *rest = x.shape
-        shape = (first or BATCH_SIZE, *(n or UNKNOWN_SIZE for n in rest))
-        inputs.append(draw(rng, shape, x.dtype))
+        inputs.append(draw(rng, filled(x.shape, BATCH_SIZE, UNKNOWN_SIZE), x.dtype))
     for x, y, tensor in zip(run(model, inputs), run(other, inputs), model.outputs, strict=True):
         if not close(x, y, tensor.dtype):
             raise AssertionError(

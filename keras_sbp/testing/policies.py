@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-# Of the largest output: what rounding may explain.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1.5e-1}
+from keras_sbp.comparing.tolerances import ONE_LAYER
 
 
 @contextlib.contextmanager
@@ -41,5 +40,5 @@ def input_dtype(wanted: str, policy: str) -> str:
 def close(expected: np.ndarray, received: np.ndarray, dtype: str) -> bool:
     """Tells whether numbers agree up to rounding in a dtype; NaN agrees with NaN."""
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
-    tolerance = TOLERANCE.get(dtype, 0.0) * largest
+    tolerance = ONE_LAYER.get(dtype, 0.0) * largest
     return np.allclose(expected, received, rtol=0, atol=tolerance, equal_nan=True)

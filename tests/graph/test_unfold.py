@@ -356,3 +356,22 @@ def test_model_of_several_arguments_is_refused() -> None:
     model(np.zeros((1, 3)), np.zeros((1, 3)))
     with pytest.raises(TypeError, match=r"'two'.*several arguments: a, b"):
         trace(model)
+
+
+def test_scalars_among_a_layers_arguments() -> None:
+    class Shift(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(6, activation="relu")
+
+        def call(self, x, by):
+            return self.dense(x) + by
+
+    inputs = keras.Input((4,))
+    x = layers.Dense(6, activation="relu")(inputs)
+    x = gate()(Shift()(x, keras.ops.mean(inputs)))
+    model = randomise(keras.Model(inputs, layers.Dense(2)(x)), drop=0.0)
+    [call] = [op for op in trace(model).ops if op.path == "shift/" and "dense" in op.operation.name]
+    assert call.outputs[0].shape == (None, 6)
+    _, report = prune(model)
+    assert report.max_abs_error < 1e-5
