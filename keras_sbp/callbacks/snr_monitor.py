@@ -12,6 +12,7 @@ import keras
 
 from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
+from keras_sbp.callbacks.progress_bar import hide_from_progress_bar
 from keras_sbp.callbacks.train_function import guard_train_function
 from keras_sbp.graph import find_gates
 from keras_sbp.layers import SBPLayer
@@ -41,9 +42,10 @@ class SNRMonitor(keras.callbacks.Callback):
 
     What it calls kept is what `prune()` keeps with the gates' own rules.
     Callbacks see these entries if they stand after this one in the list:
-    History and the progress bar always do; list `CSVLogger`, `EarlyStopping`,
-    `TensorBoard` and the like after the monitor. (`EarlyStopping` and
-    `ModelCheckpoint` need their `mode` for these names.)
+    History and the progress bar always do, but the bar leaves out
+    `sbp_kept_<gate>`; list `CSVLogger`, `EarlyStopping`, `TensorBoard` and the
+    like after the monitor. (`EarlyStopping` and `ModelCheckpoint` need their
+    `mode` for these names.)
 
     A line per epoch goes where the progress bar goes: to the standard output,
     or, with Keras's interactive logging disabled, to the logger `"keras_sbp"`
@@ -181,6 +183,8 @@ class SNRMonitor(keras.callbacks.Callback):
         entries = self._entries(summary)
         if logs is not None:
             logs.update({self.prefix + key: value for key, value in entries.items()})
+            of_gates = [f"{self.prefix}kept_{gate.name}" for gate in summary.gates]
+            hide_from_progress_bar(self.model, of_gates)
         for key, value in {"epoch": epoch, **entries}.items():
             self.history.setdefault(key, []).append(value)
         self._pending_line = self._line(summary)

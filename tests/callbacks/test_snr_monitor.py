@@ -90,6 +90,23 @@ def test_callbacks_behind_it_see_its_entries(tmp_path):
     assert float(rows[0]["sbp_kept_second"]) == 2.0
 
 
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_the_gates_one_by_one_are_for_every_callback_but_the_progress_bar(
+    tmp_path, capsys, verbose
+):
+    model, *_ = gated()
+    log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    seen = []
+    last = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
+    history = model.fit(X, Y, epochs=2, verbose=verbose, callbacks=[SNRMonitor(), log, last])
+    out = capsys.readouterr().out
+    assert "sbp_kept:" in out and "sbp_kept_" not in out
+    for name in ("sbp_kept_first", "sbp_kept_second"):
+        assert len(history.history[name]) == 2
+        assert all(name in logs for logs in seen)
+        assert name in (tmp_path / "log.csv").read_text()
+
+
 def test_quantiles_and_prefix_are_the_users():
     model, *_ = gated()
     monitor = SNRMonitor(quantiles=(0.0, 0.125), prefix="gates/")
