@@ -48,33 +48,14 @@ class TrainFunction:
         # A fit() that was interrupted never told its callbacks that it ended.
         if _run_of(self._model) is not self._run:
             for gate in self._gates:
-                gate.kl_weighting.end_fit()
+                gate.kl_weighting.forget()
             self._run = _run_of(self._model)
-        try:
-            for gate in self._gates:
-                if gate.called_in_training:
-                    gate.kl_weighting.require_known()
-        except RuntimeError:
-            self._put_back(arguments)
-            raise
+        for gate in self._gates:
+            if gate.called_in_training:
+                gate.kl_weighting.require_known()
         result = self._function(*arguments)
         self.has_run = True
         return result
-
-    def _put_back(self, arguments: tuple) -> None:
-        """Gives the model its variables again, which JAX's trainer carries from step to step."""
-        if keras.backend.backend() != "jax":
-            return
-        model = self._model
-        owners = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-        for variables, values in zip(owners, arguments[0], strict=True):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
 
 
 def guard_train_function(model: keras.Model, gates: Sequence[SBPLayer]) -> None:

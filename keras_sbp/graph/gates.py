@@ -6,6 +6,9 @@ import keras
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.layers import SBPLayer
+from keras_sbp.layers.kl_weighting import before_refusing
+
+before_refusing.append(keras_internals.undo_running_step)
 
 
 def find_gates(model: keras.Model) -> list[SBPLayer]:

@@ -50,6 +50,7 @@ __all__ = [
     "output_structure",
     "rename_clashing_operations",
     "sublayers",
+    "undo_running_step",
 ]
 
 
@@ -126,6 +127,32 @@ def learning_rate_at(optimizer: keras.optimizers.Optimizer, update: int) -> floa
         rate = rate(int(optimizer.iterations) + update)
         return float(keras.ops.convert_to_numpy(rate))
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def undo_running_step() -> None:
+    """Leaves the model fit to train again after the error that is about to end its training step.
+
+    For what the step had begun, Keras itself has no way back. TensorFlow cannot trace a function
+    again whose first trace raised. JAX's trainer takes the values out of the model's variables, and
+    loses them if the very first step raises.
+    """
+    fit, train_on_batch = (
+        inspect.unwrap(method).__code__ for method in (keras.Model.fit, keras.Model.train_on_batch)
+    )
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code not in (fit, train_on_batch):
+        frame = frame.f_back
+    if frame is None:
+        return
+    model = frame.f_locals["self"]
+    model.train_function = None
+    if keras.backend.backend() == "jax" and frame.f_code is fit:
+        kinds = ("trainable", "non_trainable", "optimizer", "metrics")
+        # What the trainer finds here when it ends, it writes back.
+        model._jax_state = {
+            f"{kind}_variables": values
+            for kind, values in zip(kinds, frame.f_locals["state"], strict=True)
+        }
 
 
 @contextlib.contextmanager

@@ -8,11 +8,17 @@ itself sees the batch sizes.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_sbp.layers.host_values import host_value
+
+# What rooms above have to do before training is refused.
+before_refusing: list[Callable[[], None]] = []
 
 
 class KLWeighting:
@@ -86,9 +92,9 @@ class KLWeighting:
                     f"{', or None if unknown' if argument == 'steps' else ''}. "
                     f"Received: {argument}={value!r}."
                 )
+        self._restart(steps, replicas)
         self._users_word = (steps, replicas)
         self._counted_for = None
-        self._restart(steps, replicas)
 
     def begin_fit(self, callback: object, steps: int | None, replicas: int) -> None:
         """Takes a callback's word for the steps per epoch. `end_fit` takes it back.
@@ -122,11 +128,17 @@ class KLWeighting:
         The N of the last step stays to be shown, unless the user has said
         something before.
         """
-        self._told = False
+        self.forget()
         if self._users_word is not None:
-            self._restart(*self._users_word)
+            self.set_steps_per_epoch(*self._users_word)
+
+    def forget(self) -> None:
+        """Lets no step train with what a callback said. Writes no variable."""
+        if self._counted_for is not None:
+            self._told = False
 
     def _restart(self, steps: int | None, replicas: int) -> None:
+        host_value(self._steps)  # raises where a write would be lost
         self._told = True
         self._last_length = None
         self._steps.assign(float(steps or 0))
@@ -188,6 +200,8 @@ class KLWeighting:
         """Raises a RuntimeError if the number of samples was neither given nor set."""
         if self.is_known:
             return
+        for prepare in before_refusing:
+            prepare()
         name = self._layer.name
         raise RuntimeError(
             f"SBPLayer '{name}' was called with training=True, but does not know the number of "
@@ -199,4 +213,4 @@ class KLWeighting:
 
 
 def _to_float(variable: keras.Variable) -> float:
-    return float(ops.convert_to_numpy(variable.value))
+    return float(host_value(variable))

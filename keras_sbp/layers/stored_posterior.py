@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import raw_values
+from keras_sbp.layers.host_values import host_value
 
 # The maths holds outside these ranges too; inside them, gradients are worth following.
 _MU_ABOVE_LOG_HIGH = 5.0
@@ -76,10 +77,14 @@ class StoredPosterior:
 
     def alive_host(self) -> np.ndarray:
         """Returns which units are there, as a boolean NumPy array."""
-        return ops.convert_to_numpy(self.alive.value) > 0.5
+        return host_value(self.alive) > 0.5
 
     def write_alive(self, alive: np.ndarray) -> None:
         """Writes which units are there, one boolean per unit."""
+        self.alive_host()  # raises where a write would be lost
+        self._assign_alive(alive)
+
+    def _assign_alive(self, alive: np.ndarray) -> None:
         self.alive.assign(alive.astype(self._dtype))
 
     def host(self) -> TruncatedLogNormal:
@@ -92,8 +97,7 @@ class StoredPosterior:
 
     def _host_raw(self) -> np.ndarray:
         return np.array(
-            [ops.convert_to_numpy(weight.value) for weight in (self.mu, self.log_sigma)],
-            dtype="float64",
+            [host_value(weight) for weight in (self.mu, self.log_sigma)], dtype="float64"
         )
 
     def count_bad_units(self) -> int:
@@ -103,6 +107,7 @@ class StoredPosterior:
     def write(self, mu: Any, log_sigma: Any) -> None:
         """Writes values, each a number or one per unit; nothing if one is refused."""
         values = [self._check("mu", mu), self._check("log_sigma", log_sigma)]
+        self._host_raw()  # raises where a write would be lost
         for weight, value in zip((self.mu, self.log_sigma), values, strict=True):
             weight.assign(value / self._layer.learning_rate_multiplier)
 
@@ -125,7 +130,7 @@ class StoredPosterior:
     def save(self, store: Any) -> None:
         """Puts the raw weights, the multiplier behind them, and `alive` into `store`."""
         for name in _PARAMETERS:
-            store[name] = ops.convert_to_numpy(getattr(self, name).value)
+            store[name] = host_value(getattr(self, name))
         store[_MULTIPLIER] = np.asarray(self._layer.learning_rate_multiplier, "float64")
         store[_ALIVE] = self.alive_host().astype("uint8")
 
@@ -156,4 +161,4 @@ class StoredPosterior:
             getattr(self, name).assign(
                 values if same else values * (written / layer.learning_rate_multiplier)
             )
-        self.write_alive(alive > 0.5)
+        self._assign_alive(alive > 0.5)

@@ -169,6 +169,15 @@ def test_the_number_of_an_interrupted_fit_is_forgotten():
     assert samples_per_epoch(model, gate, (X[:4], X[:4]), batch_size=2) == [4, 4]
 
 
+def test_what_the_user_says_after_an_interrupted_fit_holds():
+    model, gate = kl_model(name="interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, X, batch_size=6, verbose=0, callbacks=[SNRMonitor(), Interrupt()])
+    gate.set_steps_per_epoch(2)
+    model.fit(X[:4], X[:4], batch_size=2, verbose=0)
+    np.testing.assert_allclose(gate.kl_loss(), gate.kl() / 4, rtol=1e-6)
+
+
 def test_what_the_user_said_outlives_a_fit_with_the_monitor():
     model, gate = kl_model(name="told")
     gate.set_steps_per_epoch(10)
