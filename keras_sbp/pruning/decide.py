@@ -15,7 +15,7 @@ from keras_sbp.telling import warn
 
 
 def decide(network: ProgramNetwork, rule: Rule) -> dict[SBPLayer, np.ndarray]:
-    """Returns for each gate of a program the boolean array of units that stay, shape (units,).
+    """Returns for each gate of a program what the rule keeps: booleans of shape (units,).
 
     Args:
         network: the program, as rules see it.
@@ -29,8 +29,23 @@ def decide(network: ProgramNetwork, rule: Rule) -> dict[SBPLayer, np.ndarray]:
         gate.check_posterior()
     answers = rule.decide(network)
     keep = {group: _checked(answers, group, rule) & group.alive for group in network.groups}
-    if network.round_to > 1:
-        keep = rounded_up(keep, rule.importance(network), network.round_to)
+    return {network.gate_of(group): kept for group, kept in keep.items()}
+
+
+def rounded(
+    network: ProgramNetwork, rule: Rule, decisions: Mapping[SBPLayer, np.ndarray]
+) -> dict[SBPLayer, np.ndarray]:
+    """Returns decisions in which dropped units have come back for the network's `round_to`.
+
+    Args:
+        network: the program, as rules see it.
+        rule: says which units are worth most.
+        decisions: of that rule; see `decide`.
+    """
+    if network.round_to == 1:
+        return dict(decisions)
+    keep = {group: decisions[network.gate_of(group)] for group in network.groups}
+    keep = rounded_up(keep, rule.importance(network), network.round_to)
     return {network.gate_of(group): kept for group, kept in keep.items()}
 
 

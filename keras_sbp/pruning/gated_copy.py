@@ -28,8 +28,7 @@ def gated_copy(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]])
     changed; the gates become layers of the new one.
     """
     gated = replace(graph, ops=_with_gates(graph, gates))
-    model, _ = rebuild(gated, _copy_everything(gated, gates))
-    return model
+    return rebuild(gated, _copy_everything(gated, gates)).model
 
 
 class CallGate(Opaque):

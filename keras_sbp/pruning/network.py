@@ -109,7 +109,7 @@ class ProgramNetwork(Network):
         analysis = analyse(decided)
         if not constant_tensors(decided, analysis).isdisjoint(decided.outputs):
             return 0.0
-        small = rebuild(*fold_constants(decided, analysis))[0]
+        small = rebuild(*fold_constants(decided, analysis)).model
         if what == "latency":
             return self._yardstick.fraction(small)
         return _total(small, what) / _total(self._whole, what)
@@ -139,7 +139,7 @@ class ProgramNetwork(Network):
         """The network with all units, and without gates."""
         everything = {gate: np.ones(gate.units, bool) for gate in self._gates.values()}
         decided = with_decisions(self.graph, everything)
-        return rebuild(decided, analyse(decided))[0]
+        return rebuild(decided, analyse(decided)).model
 
     @functools.cached_property
     def _yardstick(self) -> LatencyYardstick:

@@ -1,136 +1,112 @@
-"""Why a layer is opaque, or kept more units than its gate asked."""
+"""Why a layer is opaque, or has units that the rule of a gate dropped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor
-from keras_sbp.graph.handler import kind
-from keras_sbp.graph.units import Known, Needs, kept
-
-Readers = dict[Tensor, list[tuple[Op, Needs]]]
-
-
-def reasons(graph: Graph, analysis: Analysis) -> dict[int, str]:
-    """Returns the reasons by the operation's id; layers without one are missing."""
-    found = {id(op.operation): f"opaque: {why}" for op, why in analysis.opaque.items()}
-    producers = {tensor: op for op in graph.ops for tensor in op.outputs}
-    readers: Readers = {}
-    for (op, i), needs in analysis.edges.items():
-        readers.setdefault(op.inputs[i], []).append((op, needs))
-    for op in graph.ops:
-        if not isinstance(op.operation, Scale):
-            continue
-        chain = _chain(op, producers)
-        if not _has_weights(chain[-1]):
-            continue
-        count, blamed = _behind(op, graph, analysis, readers)
-        if not count:
-            count, blamed = _before(op, chain, graph, analysis, readers)
-        if count:
-            text = f"{count} removed units kept for {', '.join(sorted(blamed))}"
-            found.setdefault(id(chain[-1].operation), text)
-    return found
+from keras_sbp.graph.units import Needs
+from keras_sbp.pruning.culprits import before, behind, on_the_way
+from keras_sbp.pruning.placement import unit_axes
+from keras_sbp.pruning.pruned_program import PrunedProgram, Units, has_weights
 
 
-def _has_weights(op: Op) -> bool:
-    return bool(getattr(op.operation, "weights", ()))
+@dataclass(frozen=True)
+class Reasons:
+    """What the report says.
+
+    Attributes:
+        layers: reasons by the operation's id; operations without one are missing.
+        gates: reasons by the id of the decided gate; gates whose decision was followed, and was
+            the rule's own, are missing.
+    """
+
+    layers: dict[int, str]
+    gates: dict[int, str]
 
 
-def _chain(gate: Op, producers: Mapping[Tensor, Op]) -> list[Op]:
-    """The calls from a gate back to the layer with weights that produces what it multiplies."""
-    chain = [gate]
-    while not _has_weights(chain[-1]) and chain[-1].inputs:
-        producer = producers.get(chain[-1].inputs[0])
-        if producer is None:
-            break
-        chain.append(producer)
-    return chain
-
-
-def _behind(gate: Op, graph: Graph, analysis: Analysis, readers: Readers) -> tuple[int, set[str]]:
-    """How many constant units are needed behind a gate, and the calls that need them."""
-    first = gate.outputs[0]
-    count = _constants(analysis.known[first], analysis.needed.get(first))
-    if not count:
-        return 0, set()
-    blamed: set[str] = set()
-    waiting, seen = [first], {first}
-    while waiting:
-        tensor = waiting.pop()
-        if tensor in graph.outputs:
-            blamed.add("the output")
-        for op, needs in readers.get(tensor, []):
-            if not _constants(analysis.known[tensor], needs):
-                continue
-            onwards = [
-                t for t in op.outputs if _constants(analysis.known[t], analysis.needed.get(t))
-            ]
-            if not onwards:
-                blamed.add(_describe(op, tensor, analysis))
-            waiting += [t for t in onwards if t not in seen]
-            seen.update(onwards)
-    return count, blamed
-
-
-def _constants(known: Known, needs: Needs | None) -> int:
-    """How many constant units are needed, along the axis that has most of them."""
-    if needs is None:
-        return 0
-    counts = [
-        int((~np.isnan(constant) & kept(needs, axis, constant.size)).sum())
-        for axis, constant in known.items()
-    ]
-    return max(counts, default=0)
-
-
-def _describe(op: Op, tensor: Tensor, analysis: Analysis) -> str:
-    """Names a call, and what about it needs constant units."""
-    name = f"'{op.name}'"
-    if op in analysis.opaque:
-        return f"{name} (opaque {kind(op)})"
-    constants = [c[~np.isnan(c)] for c in analysis.known[tensor].values()]
-    if len(op.inputs) == 1 and any(c.any() for c in constants) and _pads(op):
-        return f"{name} ({kind(op)}: the units are constants other than 0, and it pads with 0)"
-    if len(set(op.inputs)) > 1:
-        return f"{name} ({kind(op)}: its other inputs vary there)"
-    return f"{name} ({kind(op)})"
-
-
-def _pads(op: Op) -> bool:
-    padding = getattr(op.operation, "padding", "valid")
-    return padding != "valid"
-
-
-def _before(
-    gate: Op,
-    chain: list[Op],
+def reasons(
     graph: Graph,
     analysis: Analysis,
-    readers: Readers,
-) -> tuple[int, set[str]]:
-    """How many removed units others read before the gate, and who."""
-    axis = gate.operation.axis
-    factor = gate.operation.factor
-    count, blamed = 0, set()
-    for reader, tensor in _links(chain):
-        own_axis = None if axis is None else axis % tensor.rank
-        if own_axis is None or tensor.shape[own_axis] != factor.size:
-            break
-        needs = analysis.needed.get(tensor)
-        if needs is None:
+    carried: Mapping[Tensor, Needs],
+    rounded: Mapping[int, int],
+) -> Reasons:
+    """Returns why operations are opaque, and why units are there that a rule dropped.
+
+    Args:
+        graph: a program with decided gates.
+        analysis: of the graph.
+        carried: tensor → units that the small network has; what it lacks is missing.
+        rounded: by the id of a decided gate: how many dropped units came back for `round_to`.
+    """
+    program = PrunedProgram(graph, analysis, carried)
+    opaque = {id(op.operation): f"opaque: {why}" for op, why in analysis.opaque.items()}
+    layers: dict[int, dict[str, None]] = {}
+    gates: dict[int, dict[str, None]] = {}
+    for op in graph.ops:
+        if isinstance(op.operation, Scale):
+            for text, makers in _said(program, op, rounded.get(id(op.operation), 0)):
+                gates.setdefault(id(op.operation), {})[text] = None
+                for maker in makers:
+                    layers.setdefault(id(maker.operation), {})[text] = None
+    return Reasons(_joined(layers) | opaque, _joined(gates))
+
+
+def _joined(texts: Mapping[int, Mapping[str, None]]) -> dict[int, str]:
+    return {key: "; ".join(each) for key, each in texts.items()}
+
+
+def _said(program: PrunedProgram, gate: Op, rounded: int) -> Iterator[tuple[str, list[Op]]]:
+    """Yields what is to be said of a call of a gate, and of which layers."""
+    everything = _units(gate, np.ones(gate.operation.factor.size, bool))
+    dropped = _units(gate, gate.operation.factor == 0)
+    if everything is None or dropped is None:
+        return
+    if rounded:
+        earlier = on_the_way(program, gate, everything)
+        text = f"{_removed(rounded)} came back for a multiple of round_to"
+        yield text, _layers(program, [each for each in earlier if program.is_made(each)])
+    if not dropped.those.any():
+        return
+    earlier = on_the_way(program, gate, dropped)
+    made = [each for each in earlier if program.is_made(each) and program.has(each)]
+    count = program.needs(dropped) or max(map(program.has, made), default=0)
+    if count:
+        culprits = {*behind(program, dropped), *before(program, gate, earlier)}
+        text = f"{_removed(count)} kept for {', '.join(sorted(culprits))}"
+        yield text, _layers(program, made)
+
+
+def _removed(count: int) -> str:
+    return f"{count} removed unit{'s' if count > 1 else ''}"
+
+
+def _units(gate: Op, those: np.ndarray) -> Units | None:
+    """Units behind a gate; of one over a whole tensor, all along some axis."""
+    tensor, axis = gate.outputs[0], gate.operation.axis
+    if axis is not None:
+        return Units(tensor, axis % tensor.rank, those)
+    axes = [axis for axis, size in enumerate(tensor.shape) if axis > 0 and size is not None]
+    if not axes:
+        return None
+    return Units(tensor, axes[-1], np.repeat(those, tensor.shape[axes[-1]]))
+
+
+def _layers(program: PrunedProgram, made: list[Units]) -> list[Op]:
+    """The layers with weights that make units; of what has none, those that it reads."""
+    found: dict[Op, None] = {}
+    waiting, seen = [program.makers[units.tensor] for units in made], set()
+    while waiting:
+        op = waiting.pop(0)
+        if op in seen:
             continue
-        count = max(count, int((kept(needs, own_axis, factor.size) & (factor == 0)).sum()))
-        others = [op for op, _ in readers.get(tensor, []) if op is not reader]
-        blamed |= {f"'{op.name}' ({kind(op)}: it reads them before the gate)" for op in others}
-        if tensor in graph.outputs:
-            blamed.add("the output, which is read before the gate")
-    return (count, blamed) if blamed else (0, set())
-
-
-def _links(chain: list[Op]) -> Iterator[tuple[Op, Tensor]]:
-    """Each call of a chain with the tensor that it reads."""
-    for op in chain[:-1]:
-        yield op, op.inputs[0]
+        seen.add(op)
+        if has_weights(op):
+            found[op] = None
+        if not (unit_axes(op) or (has_weights(op) and op in program.analysis.opaque)):
+            makers = (program.makers.get(tensor) for tensor in op.inputs)
+            waiting += [maker for maker in makers if maker is not None]
+    return list(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -13,13 +13,26 @@ from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.checks import ask_rebuild
 from keras_sbp.graph.keras_internals import input_layer, rename_clashing_operations
 from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.units import Needs
 
 
-def rebuild(graph: Graph, analysis: Analysis) -> tuple[keras.Model, dict[int, Any]]:
-    """Returns the small model, and its layers by the id of the original operation.
+class Rebuilt(NamedTuple):
+    """A slimmed network.
 
-    The inputs keep their signature. Layers keep their names; the new model is not compiled.
+    Attributes:
+        model: the network itself, not compiled.
+        layers: its layers by the id of the original operation.
+        carried: original tensor → the units that the network has of it; tensors that it does not
+            compute are missing.
     """
+
+    model: keras.Model
+    layers: dict[int, Any]
+    carried: dict[Tensor, Needs]
+
+
+def rebuild(graph: Graph, analysis: Analysis) -> Rebuilt:
+    """Returns the small network. Its inputs keep their signature, and its layers their names."""
     build = Builder(analysis.known, analysis.edges)
     slims = _inputs(graph, build)
     readers = Counter(id(tensor) for tensor in graph.outputs)
@@ -34,7 +47,8 @@ def rebuild(graph: Graph, analysis: Analysis) -> tuple[keras.Model, dict[int, An
         outputs=_repack(graph.output_structure, outputs),
         name=graph.model.name,
     )
-    return model, build.new_layers
+    carried = {tensor: slim.carried for tensor, slim in slims.items()}
+    return Rebuilt(model, build.new_layers, carried)
 
 
 def _inputs(graph: Graph, build: Builder) -> dict[Tensor, Slim]:

@@ -67,15 +67,24 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class GateReport:
-    """One gate: how many units it had and how many its rule kept."""
+    """One gate: how many units it had and how many were kept.
+
+    Attributes:
+        name: the gate's name.
+        units_before: its units.
+        units_after: those that its rule kept, and those that came back for `round_to`.
+        reason: why units are still there that the rule dropped; "" where all of them went.
+    """
 
     name: str
     units_before: int
     units_after: int
+    reason: str = ""
 
     def __repr__(self) -> str:
-        units = change(self.units_before, self.units_after)
-        return f"{type(self).__name__}({self.name!r}, units {units})"
+        units = f"units {change(self.units_before, self.units_after)}"
+        said = [repr(self.name), units, *([self.reason] if self.reason else [])]
+        return f"{type(self).__name__}({', '.join(said)})"
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,8 @@ class PruneReport(Printable):
     """The outcome of `prune`.
 
     Attributes:
-        layers: one `LayerReport` for every input and every layer with weights, in order. Gates
-            are not layers of the network and are not counted.
+        layers: one `LayerReport` for every input, every layer with weights and every opaque
+            operation without, in order. Gates are not layers of the network and are not counted.
         gates: one `GateReport` per gate, in order.
         max_abs_error: largest |difference| between the outputs of the gated and of the small
             model on what was `compared`; None with `verify=False`.
@@ -193,13 +202,18 @@ def _headline(report: PruneReport) -> str:
 
 def _table(report: PruneReport, width: int) -> RenderableType:
     """The layers that make units, each with those that pass its units on."""
-    rows = _merged(report.layers)
+    rows = [row for row in _merged(report.layers) if not _is_reason_only(row)]
     for show in (exact, short):
         lines = grouped((row.name, *_cells(row, show)) for row in rows)
         total = ("total", "", *_cells(report, show)[1:])
         if width_of(_HEADINGS, [*lines, total]) <= width:
             break
     return table(_HEADINGS, lines, width, total)
+
+
+def _is_reason_only(row: LayerReport) -> bool:
+    """Tells whether a row is of an opaque operation: it has no units, weights or MACs."""
+    return row.keep is None and not (row.units_before or row.params_before or row.macs_before)
 
 
 def _cells(row: LayerReport | PruneReport, show: Callable[[int], str]) -> list[str]:
@@ -241,5 +255,9 @@ def _notes(report: PruneReport) -> Iterator[str]:
     for row in report.layers:
         if row.reason:
             names.setdefault(row.reason, []).append(row.name)
+    said = "; ".join(names)
+    for gate in report.gates:
+        if gate.reason and gate.reason not in said:
+            names.setdefault(gate.reason, []).append(gate.name)
     for reason, layers in names.items():
         yield f"{named(layers)}: {reason}"

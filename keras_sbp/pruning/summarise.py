@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.graph import Analysis, Graph, Op, Tensor, macs, trace
+from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, macs, trace
 from keras_sbp.graph.constant import Constant
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.units import kept
@@ -16,6 +16,7 @@ from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.constant import computed_constants, constant_tensors
 from keras_sbp.pruning.placement import unit_axes
 from keras_sbp.pruning.reasons import reasons
+from keras_sbp.pruning.rebuild import Rebuilt
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
 from keras_sbp.pruning.verify import Verification
 
@@ -23,16 +24,29 @@ from keras_sbp.pruning.verify import Verification
 def summarise(
     graph: Graph,
     analysis: Analysis,
-    small: keras.Model,
-    new_layers: Mapping[int, Any],
+    rebuilt: Rebuilt,
+    asked: Mapping[SBPLayer, np.ndarray],
     decisions: Mapping[SBPLayer, np.ndarray],
     verified: Verification | None,
 ) -> PruneReport:
-    """Returns the report on a pruned program; see `PruneReport`."""
-    after = trace(small, unfold_layers=False)
+    """Returns the report on a pruned program; see `PruneReport`.
+
+    Args:
+        graph: the program, with decided gates.
+        analysis: of the program.
+        rebuilt: the small network.
+        asked: what the rule keeps.
+        decisions: what was kept, in the order of the gates: no less than that.
+        verified: what verification saw; None where there was none.
+    """
+    after = trace(rebuilt.model, unfold_layers=False)
     macs_before, macs_after = _macs_by_layer(graph), _macs_by_layer(after)
     shapes_after = {id(op.operation): op.outputs[0].shape for op in after.ops}
-    why = reasons(graph, analysis) | _why_constants_are_computed(graph, analysis)
+    scales = dict.fromkeys(op.operation for op in graph.ops if isinstance(op.operation, Scale))
+    came_back = [int(keep.sum() - asked[gate].sum()) for gate, keep in decisions.items()]
+    rounded = dict(zip(map(id, scales), came_back, strict=True))
+    said = reasons(graph, analysis, rebuilt.carried, rounded)
+    why = said.layers | _why_constants_are_computed(graph, analysis)
     constant = constant_tensors(graph, analysis)
     rows = [
         _input_row(x, tensor, analysis)
@@ -42,10 +56,14 @@ def summarise(
     seen: set[int] = set()
     for op in graph.ops:
         old = op.operation
-        if id(old) in seen or not getattr(old, "weights", ()):
+        if id(old) in seen:
             continue
         seen.add(id(old))
-        new = new_layers.get(id(old))
+        if not getattr(old, "weights", ()):
+            if op in analysis.opaque and analysis.is_live(op):
+                rows.append(LayerReport(op.name, 0, 0, 0, 0, 0, 0, why[id(old)]))
+            continue
+        new = rebuilt.layers.get(id(old))
         rows.append(
             LayerReport(
                 name=op.name,
@@ -59,9 +77,12 @@ def summarise(
                 behind=behind.get(op, ""),
             )
         )
-    rows += _constant_rows(graph, new_layers)
+    rows += _constant_rows(graph, rebuilt.layers)
     rows += _products_row(graph, after)
-    gates = [GateReport(g.name, keep.size, int(keep.sum())) for g, keep in decisions.items()]
+    gates = [
+        GateReport(scale.name, keep.size, int(keep.sum()), said.gates.get(id(scale), ""))
+        for scale, keep in zip(scales, decisions.values(), strict=True)
+    ]
     if verified is None:
         return PruneReport(tuple(rows), tuple(gates), None)
     return PruneReport(

@@ -89,7 +89,7 @@ def pruned(gated: Model, decisions: dict[SBPLayer, np.ndarray], data: np.ndarray
         for variable, value in reweight(graph, what_if_of(graph, analyse(graph)), decisions, data):
             variable.assign(value)
     decided = with_decisions(graph, decisions)
-    return rebuild(decided, analyse(decided))[0]
+    return rebuild(decided, analyse(decided)).model
 
 
 def outputs(model: Model, data: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from tests.pruning.oracle import (
     randomise,
 )
 from tests.pruning.random_graphs import Author
+from tests.pruning.reason_claims import assert_reasons
 
 PER_TEST = 25
 
@@ -66,7 +67,8 @@ def outcome(choices: random.Random, weights: int) -> str:
     if keras.backend.backend() == "numpy" and not runs(model):
         return "nothing for this backend"
     try:
-        small, _ = assert_same_function(model)
+        small, report = assert_same_function(model)
+        assert_reasons(model, report)
     except ValueError as error:
         if "would not depend on the input" not in str(error):
             raise

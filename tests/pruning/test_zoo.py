@@ -15,6 +15,7 @@ from tests.pruning.oracle import (
     drop_units,
     randomise,
 )
+from tests.pruning.reason_claims import assert_reasons
 from tests.pruning.zoo import ZOO
 
 # JAX computes in double precision only behind a process-wide switch.
@@ -38,6 +39,7 @@ def test_same_function(name: str, precision: str) -> None:
         every_second = list(range(1, gate.units, 2))
         drop_units(gate, every_second if gate.units > 1 else [0] * (number % 2))
     small, report = assert_same_function(model)
+    assert_reasons(model, report)
     assert report.params_after == small.count_params()
     assert report.params_before == count_without_gates(model)
     if name not in STAYS_WHOLE:
