@@ -101,8 +101,10 @@ def _opaque_near(program: PrunedProgram, op: Op, *, behind: bool) -> Iterator[st
 
 def _images(program: PrunedProgram, op: Op, units: Units) -> Iterator[Units]:
     """Yields what is constant behind an op because these units are."""
-    if isinstance(op.operation, Scale):
-        yield Units(op.outputs[0], units.axis, units.those)
+    if isinstance(op.operation, Scale):  # another gate may make them 0 once more
+        constant = program.analysis.known[op.outputs[0]].get(units.axis)
+        if constant is not None and not np.isnan(constant[units.those]).all():
+            yield Units(op.outputs[0], units.axis, units.those & ~np.isnan(constant))
         return
     known = program.known(op)
     less = [

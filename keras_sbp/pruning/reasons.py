@@ -76,6 +76,8 @@ def _said(program: PrunedProgram, gate: Op, rounded: int) -> Iterator[tuple[str,
     count = program.needs(dropped) or max(map(program.has, made), default=0)
     if count:
         culprits = {*behind(program, dropped), *before(program, gate, earlier)}
+        if gate.shared and program.needs(dropped) and not program.is_read(dropped):
+            culprits.add(f"'{gate.name}' (another call of this gate needs them)")
         text = f"{_removed(count)} kept for {', '.join(sorted(culprits))}"
         yield text, _layers(program, made)
 

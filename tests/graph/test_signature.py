@@ -101,6 +101,7 @@ class OfADict(keras.Model):
         return self.inner(inputs["x"], mask=inputs["mask"])
 
 
+@pytest.mark.remedy("Wrap the model in one that takes a dict, or give arguments")
 def test_remedies_for_several_arguments() -> None:
     model = WithMask()
     model(DATA, mask=np.ones_like(DATA))

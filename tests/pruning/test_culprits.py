@@ -209,6 +209,18 @@ def test_another_gate_on_the_same_units() -> None:
         assert kept in reason(report, "first")
 
 
+def test_another_call_of_the_same_gate() -> None:
+    def twice(x: Tensor) -> Tensor:
+        shared = gate(name="gate")
+        once = layers.Dense(8, name="second")(ops.softmax(shared(x)))
+        return layers.Dense(4)(shared(once))
+
+    model = network(twice)
+    report = pruned(model, [0, 1, 5])
+    assert assert_reasons(model, report) == 2
+    assert "'gate' (another call of this gate needs them)" in reason(report, "second")
+
+
 def test_rounding_is_a_reason() -> None:
     model = network(lambda x: layers.Dense(4)(gate(name="gate")(x)))
     report = pruned(model, [0, 1, 5], round_to=4)
@@ -217,14 +229,24 @@ def test_rounding_is_a_reason() -> None:
     assert reason(report, "first") == report.gates[0].reason == expected
 
 
-def test_whole_branch_of_which_one_unit_must_be_read() -> None:
+def test_whole_branch_that_goes_needs_no_reason() -> None:
     def branch(x: Tensor) -> Tensor:
-        dead = layers.Conv1D(5, 3, padding="same", name="inner")(gate(axis=(), name="gate")(x))
-        return layers.Concatenate()([layers.Dense(4)(x), dead])
+        inner = layers.Conv1D(5, 3, padding="same", name="inner")(x)
+        return layers.Concatenate()([layers.Dense(4)(x), gate(axis=(), name="gate")(inner)])
 
-    model = network(branch)
-    report = pruned(model, [0])
-    assert_reasons(model, report)
+    report = pruned(network(branch), [0])
+    assert report.gates[0].reason == ""
+    assert reason(report, "inner") == "removed: nothing needs it"
+
+
+def test_branch_that_others_read_before_the_gate() -> None:
+    def branch(x: Tensor) -> Tensor:
+        inner = layers.Conv1D(5, 3, padding="same", name="inner")(x)
+        gated = gate(axis=(), name="gate")(inner)
+        return layers.Concatenate()([layers.Dense(4, name="early")(inner), gated])
+
+    report = pruned(network(branch), [0])
+    assert "'early' (Dense: it reads them before the gate)" in reason(report, "inner")
 
 
 def test_opaque_operations_have_rows() -> None:
