@@ -213,7 +213,8 @@ def _table(report: PruneReport, width: int) -> RenderableType:
 
 def _is_reason_only(row: LayerReport) -> bool:
     """Tells whether a row is of an opaque operation: it has no units, weights or MACs."""
-    return row.keep is None and not (row.units_before or row.params_before or row.macs_before)
+    numbers = (row.units_before, row.params_before, row.params_after, row.macs_before)
+    return row.keep is None and not any(numbers)
 
 
 def _cells(row: LayerReport | PruneReport, show: Callable[[int], str]) -> list[str]:
