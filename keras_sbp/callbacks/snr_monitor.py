@@ -15,6 +15,7 @@ from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
 from keras_sbp.callbacks.progress_bar import hide_from_progress_bar
 from keras_sbp.callbacks.train_function import guard_train_function
 from keras_sbp.graph import find_gates
+from keras_sbp.graph.keras_internals import leave_out_of_weight_decay
 from keras_sbp.layers import SBPLayer
 from keras_sbp.telling import warn
 
@@ -144,6 +145,8 @@ class SNRMonitor(keras.callbacks.Callback):
         params = self.params or {}
         self._told = [gate for gate in self._gates if gate.num_samples is None]
         self._steps = int(params["steps"]) if params.get("steps") else None
+        spare = [weight for gate in built for weight in (gate.mu, gate.log_sigma)]
+        leave_out_of_weight_decay(self.model.optimizer, spare)
         self._tell_steps()
         self.history = {}
         self._pending_line = self._last = None

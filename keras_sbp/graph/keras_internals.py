@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -42,6 +42,7 @@ __all__ = [
     "input_layer",
     "input_structure",
     "learning_rate_at",
+    "leave_out_of_weight_decay",
     "leaving_no_trace",
     "is_adapted_by_lora_or_quantised",
     "math_ops",
@@ -291,6 +292,24 @@ def captured_arguments(layer: keras.layers.Layer, name: str) -> dict[str, Any] |
         return None
     settings = _settings_of_any_layer(layer, type(layer)) | captured.config
     return settings | ({"name": name} if "name" in settings else {})
+
+
+def leave_out_of_weight_decay(
+    optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]
+) -> None:
+    """Has an optimizer no longer decay some variables, beside those that it leaves out already.
+
+    `exclude_from_weight_decay()` would forget what the user has left out, and refuses an optimizer
+    that is built. The optimizer inside a `LossScaleOptimizer` is the one that decays.
+    """
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    if getattr(optimizer, "weight_decay", None) is None:
+        return
+    keys = {optimizer._var_key(variable) for variable in variables}
+    excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
+    optimizer._exclude_from_weight_decay = excluded | keys
+    optimizer._exclude_from_weight_decay_cache = {}
 
 
 def deep_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
