@@ -123,8 +123,8 @@ class TruncatedLogNormal:
 
         Args:
             shape: Full shape of the result; the shape of `mu` broadcasts against its right end.
-            seed: For tensors an int or a `keras.random.SeedGenerator`; for NumPy parameters an
-                int or a `numpy.random.Generator`.
+            seed: An int or a `keras.random.SeedGenerator`; for NumPy parameters a
+                `numpy.random.Generator`, too.
 
         Returns:
             Samples in `[exp(log_low), exp(log_high)]`, of the given shape.
@@ -211,6 +211,9 @@ class TruncatedLogNormal:
     def _uniform(self, shape: tuple[int, ...], seed: Any) -> Any:
         """Returns uniform v with both v and 1 - v above 0, as their logarithms are taken."""
         if self._xp is np:
+            if isinstance(seed, keras.random.SeedGenerator):
+                # Some backends hold it in signed integers.
+                seed = keras.ops.convert_to_numpy(seed.next()).astype("uint32")
             return np.maximum(np.random.default_rng(seed).random(shape), 2.0**-53)
         dtype = keras.backend.standardize_dtype(self.mu.dtype)
         return keras.random.uniform(shape, minval=2.0**-24, maxval=1.0, dtype=dtype, seed=seed)

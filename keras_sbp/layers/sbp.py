@@ -314,13 +314,21 @@ class SBPLayer(keras.layers.Layer):
         return self._stored
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the raw weights, the multiplier that gives them their meaning, and `alive`."""
+        """Saves the posterior, which units are frozen, and where the noise has got to."""
         if self.built:
             self._stored.save(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the posterior, also if it was saved under another multiplier."""
+        """Loads what was saved, also under another multiplier, or by an earlier version."""
         self._require_built().load(store)
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the call as it is: a gate is not recomputed.
+
+        In a `keras.RematScope` a second call would draw other noise, count the
+        batch twice, and find its KL in the losses already.
+        """
+        return layer_call
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple:
         """Returns `input_shape`."""

@@ -1,4 +1,4 @@
-"""The posterior of a gate and the units it still has, as weights of a layer and as a file."""
+"""What a gate holds, as weights of a layer and as a file: posterior, living units, seed state."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _LOG_SIGMA_RANGE = (-20.0, 5.0)
 _PARAMETERS = ("mu", "log_sigma")
 _MULTIPLIER = "learning_rate_multiplier"
 _ALIVE = "alive"
+_SEED = "seed_state"
 
 
 class StoredPosterior:
@@ -128,17 +129,23 @@ class StoredPosterior:
         return np.broadcast_to(values, (layer.units,))
 
     def save(self, store: Any) -> None:
-        """Puts the raw weights, the multiplier behind them, and `alive` into `store`."""
+        """Puts raw weights, the multiplier behind them, `alive` and the seed state into `store`."""
         for name in _PARAMETERS:
             store[name] = host_value(getattr(self, name))
         store[_MULTIPLIER] = np.asarray(self._layer.learning_rate_multiplier, "float64")
         store[_ALIVE] = self.alive_host().astype("uint8")
+        # A backend may hold these 32 bits in signed integers.
+        store[_SEED] = host_value(self._seed_state).astype("uint32")
 
     def load(self, store: Any) -> None:
-        """Reads what `save` wrote, also under another multiplier, or before units were frozen."""
+        """Reads what `save` wrote, also under another multiplier, and what it wrote in the past.
+
+        Files without living units or a seed state are older: all units are
+        there, and the noise goes on as it would have.
+        """
         layer = self._layer
         found = set(store.keys())
-        if found - {_ALIVE} != {*_PARAMETERS, _MULTIPLIER}:
+        if found - {_ALIVE, _SEED} != {*_PARAMETERS, _MULTIPLIER}:
             raise ValueError(
                 f"SBPLayer '{layer.name}' found the weights of something else in the file. "
                 f"Expected: {', '.join(_PARAMETERS)} and {_MULTIPLIER}. "
@@ -147,6 +154,7 @@ class StoredPosterior:
             )
         raw = {name: np.asarray(store[name]) for name in _PARAMETERS}
         alive = np.asarray(store[_ALIVE]) if _ALIVE in found else np.ones(layer.units)
+        seed_state = np.asarray(store[_SEED]) if _SEED in found else None
         for name, values in {**raw, _ALIVE: alive}.items():
             if values.shape != (layer.units,):
                 raise ValueError(
@@ -154,6 +162,12 @@ class StoredPosterior:
                     f"({layer.units},) in the file. Received: shape {values.shape}. "
                     "Load the file into the architecture that wrote it."
                 )
+        if seed_state is not None and seed_state.shape != (2,):
+            raise ValueError(
+                f"SBPLayer '{layer.name}' found something else than the state of its noise. "
+                f"Expected `{_SEED}` of shape (2,) in the file. Received: shape "
+                f"{seed_state.shape}. Load the file into the architecture that wrote it."
+            )
         written = float(np.asarray(store[_MULTIPLIER]))
         same = written == layer.learning_rate_multiplier
         for name, values in raw.items():
@@ -162,3 +176,9 @@ class StoredPosterior:
                 values if same else values * (written / layer.learning_rate_multiplier)
             )
         self._assign_alive(alive > 0.5)
+        if seed_state is not None:
+            self._seed_state.assign(seed_state.astype(self._seed_state.dtype))
+
+    @property
+    def _seed_state(self) -> keras.Variable:
+        return self._layer.seed_generator.state

@@ -54,8 +54,10 @@ def assert_unmoved(model: keras.Model) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("built", [False, True], ids=["unbuilt", "built"])
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("kind", "built"),
+    [("AdamW", False), ("AdamW", True), ("SGD", True), ("Lion", True), ("scaled", True)],
+)
 def test_gates_are_left_out_of_weight_decay(kind: str, built: bool) -> None:
     model = compiled(OPTIMIZERS[kind]())
     if built:

@@ -144,3 +144,13 @@ def test_shape_broadcasts_on_the_right():
         assert tuple(posterior.sample((4, 3, 2), 0).shape) == (4, 3, 2)
         single = TruncatedLogNormal(make(-3.0), make(0.0))
         assert tuple(single.sample((4, 3, 2), 0).shape) == (4, 3, 2)
+
+
+def test_seed_generators_serve_numpy_parameters_too() -> None:
+    """Under Keras's NumPy backend, tensors are NumPy arrays."""
+    posterior = TruncatedLogNormal(np.zeros(5), np.full(5, -1.0), -20.0, 0.0)
+    draws = [posterior.sample((2, 5), keras.random.SeedGenerator(3)) for _ in range(2)]
+    np.testing.assert_array_equal(*draws)
+    generator = keras.random.SeedGenerator(3)
+    first, second = (posterior.sample((2, 5), generator) for _ in range(2))
+    assert (first != second).all()
