@@ -1,9 +1,10 @@
 """Structured Bayesian pruning for Keras 3."""
 
 import importlib
+import pathlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-from keras_sbp.startup import with_keras
 from keras_sbp.version import __version__
 
 if TYPE_CHECKING:
@@ -56,4 +57,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-with_keras(_load)
+# Importing Keras takes seconds. The command line, `keras-sbp` or `python -m keras_sbp`, says what
+# it can do without that; everybody else gets all of it, with the layers registered.
+if pathlib.Path((sys.argv or [""])[0]).stem not in ("keras-sbp", "-m"):
+    _load()

@@ -17,7 +17,6 @@ import keras_sbp
 PACKAGE = pathlib.Path(keras_sbp.__file__).parent
 ROOMS = [
     "version",
-    "startup",
     "telling",
     "printing",
     "comparing",
@@ -32,8 +31,8 @@ ROOMS = [
     "exporting",
     "integrations",
     "callbacks",
-    "cli",
     "public",
+    "cli",
     "__init__",
     "__main__",
 ]
@@ -73,7 +72,7 @@ def test_imports(path: pathlib.Path) -> None:
 def test_order_of_rooms_in_contributing() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
     listed = re.search(r"is a row of rooms: (.*?)\. A room", text, re.DOTALL)[1]
-    doors = ("version", "startup", "public", "__init__", "__main__")
+    doors = ("version", "public", "__init__", "__main__")
     folders = [room for room in ROOMS if room not in doors]
     assert re.split(r",\s+", listed) == folders
 

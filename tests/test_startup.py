@@ -8,7 +8,37 @@ import sys
 
 import pytest
 
-KNOWN = "import keras; layer = keras.saving.get_registered_object('keras_sbp>SBPLayer')\n"
+ALL_HELP = """
+import sys
+sys.argv = {argv}
+from keras_sbp.cli import main
+assert main(['--help']) == main(['--version']) == 0
+for command in ('inspect', 'insert', 'prune', 'export', 'benchmark', 'demo'):
+    assert main([command, '--help']) == 0
+assert main(['prune', '--nonsense']) == 2
+print([m for m in sys.modules if m.split('.')[0] in ('keras', 'tensorflow', 'jax')])
+"""
+
+LAZY = """
+import sys
+sys.argv = ["keras-sbp"]
+import keras_sbp
+assert "SBPLayer" in dir(keras_sbp)
+assert not hasattr(keras_sbp, "__wrapped__") and "keras" not in sys.modules
+from keras_sbp.selection.rule import Rule
+assert keras_sbp.selection.Rule is Rule
+from keras_sbp import *
+import keras
+assert keras.saving.get_registered_object("keras_sbp>SBPLayer") is SBPLayer is keras_sbp.SBPLayer
+"""
+
+EAGER = """
+import sys
+sys.argv = {argv}
+import keras_sbp, keras
+layer = keras.saving.get_registered_object("keras_sbp>SBPLayer")
+assert layer is vars(keras_sbp)["SBPLayer"]
+"""
 
 
 def run(script: str) -> str:
@@ -23,44 +53,18 @@ def run(script: str) -> str:
     return done.stdout
 
 
-def test_help_imports_no_keras():
-    said = run(
-        "import sys\n"
-        "from keras_sbp.cli import main\n"
-        "assert main(['--help']) == main(['--version']) == 0\n"
-        "for command in ('inspect', 'insert', 'prune', 'export', 'benchmark', 'demo'):\n"
-        "    assert main([command, '--help']) == 0\n"
-        "assert main(['prune', '--nonsense']) == 2\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('keras', 'tensorflow', 'jax')])\n"
-    )
-    assert said.splitlines()[-1] == "[]"
+@pytest.mark.parametrize("argv", [["/usr/bin/keras-sbp"], ["keras-sbp.exe"], ["-m"]], ids=str)
+def test_help_imports_no_keras(argv):
+    assert run(ALL_HELP.format(argv=argv)).splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "import keras_sbp\n" + KNOWN + "assert layer is keras_sbp.SBPLayer",
-        "from keras_sbp.selection.rule import Rule\n"
-        "import keras_sbp, keras_sbp.selection as rules\n"
-        + KNOWN
-        + "assert layer is keras_sbp.SBPLayer\n"
-        "assert rules.Rule is Rule and rules is keras_sbp.selection\n"
-        "assert rules.__spec__.origin == rules.__file__",
-        "import keras_sbp\nassert 'SBPLayer' in dir(keras_sbp)\n"
-        "from keras_sbp import *\n"
-        + KNOWN
-        + "assert layer is SBPLayer and prune is keras_sbp.prune",
-        "import importlib.util, sys, keras_sbp\n"
-        "importlib.util.find_spec('keras')\nassert 'keras' not in sys.modules\n"
-        "assert not hasattr(keras_sbp, '__wrapped__') and 'keras' not in sys.modules\n"
-        + KNOWN
-        + "assert layer is keras_sbp.SBPLayer\n"
-        "assert not [f for f in sys.meta_path if 'keras_sbp' in type(f).__module__]",
-    ],
-    ids=["keras_afterwards", "a_part_first", "everything", "only_looked_for"],
-)
-def test_all_is_there_and_registered_once_keras_is(script):
-    run(script)
+def test_names_come_on_first_use_under_the_command_line():
+    run(LAZY)
+
+
+@pytest.mark.parametrize("argv", [["train.py"], [""], ["-c"], []], ids=str)
+def test_import_registers_the_layers_everywhere_else(argv):
+    run(EAGER.format(argv=argv))
 
 
 def test_an_unknown_name_is_an_attribute_error():

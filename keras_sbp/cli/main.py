@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        import keras_sbp.public  # noqa: F401 (registers the layers that models may hold)
+
         code = options.run(options)
         sys.stdout.flush()
         return code
