@@ -12,6 +12,7 @@ import keras
 
 from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
+from keras_sbp.callbacks.loss_values import LossValues, loss_values
 from keras_sbp.callbacks.progress_bar import hide_from_progress_bar
 from keras_sbp.callbacks.train_function import guard_train_function
 from keras_sbp.graph import find_gates
@@ -147,7 +148,9 @@ class SNRMonitor(keras.callbacks.Callback):
         self._steps = int(params["steps"]) if params.get("steps") else None
         spare = [weight for gate in built for weight in (gate.mu, gate.log_sigma)]
         leave_out_of_weight_decay(self.model.optimizer, spare)
+        self._loss = loss_values(self.model)
         self._tell_steps()
+        self._say_what_is_not_known(self._loss)
         self.history = {}
         self._pending_line = self._last = None
         self._diagnosis = Diagnosis(self.model, params.get("epochs") or 1, self._steps)
@@ -157,9 +160,23 @@ class SNRMonitor(keras.callbacks.Callback):
     def _tell_steps(self) -> None:
         strategy = getattr(self.model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
+        loss = self._loss or LossValues()
         for gate in self._told:
-            gate.kl_weighting.begin_fit(self, self._steps, replicas)
+            gate.kl_weighting.begin_fit(
+                self, self._steps, replicas, loss.positions, loss.sums_batch
+            )
         guard_train_function(self.model, self._told)
+
+    def _say_what_is_not_known(self, loss: LossValues | None) -> None:
+        if self._told and loss is not None and loss.doubt:
+            _warn(
+                [
+                    f"What the loss averages over is not known: {loss.doubt}. The KL is divided by "
+                    f"the number of examples times {loss.positions}. Expected the number of "
+                    "examples times that of the loss values of one example, if the loss averages "
+                    "over them: pass SBPLayer(num_samples=...) with this product."
+                ]
+            )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the line of the epoch before."""
@@ -176,6 +193,11 @@ class SNRMonitor(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Counts."""
         self._batches = max(self._batches, batch + 1)
+        if self._loss is None:
+            self._loss = loss_values(self.model) or LossValues()
+            if self._loss != LossValues():
+                doubt = "the model was not built when training began: call it on a batch before"
+                self._say_what_is_not_known(LossValues(doubt=doubt))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Puts the numbers into `logs` and `history`, warns where due, and freezes where due."""

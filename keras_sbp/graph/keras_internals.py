@@ -33,6 +33,7 @@ __all__ = [
     "calls_in_order",
     "captured_arguments",
     "carries_mask",
+    "compiled_losses",
     "config_of",
     "copied_operation",
     "core_ops",
@@ -116,6 +117,33 @@ def is_adapted_by_lora_or_quantised(layer: keras.layers.Layer) -> bool:
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns the layers inside a layer, to any depth, without the layer itself."""
     return layer._flatten_layers(include_self=False)
+
+
+def compiled_losses(model: keras.Model, outputs: Any) -> list[tuple[keras.losses.Loss, Any]]:
+    """Returns each loss that a model is compiled with, beside the output that it is of.
+
+    Losses of weight 0 are left out.
+
+    Args:
+        model: the model.
+        outputs: the structure of its outputs, of Keras tensors.
+    """
+    compiled = getattr(model, "_compile_loss", None)
+    if compiled is None:
+        return []
+    # Keras looks its losses up in the first step. A copy does it now, and the model's stays.
+    names = compiled.output_names
+    fresh = type(compiled)(compiled._user_loss, compiled._user_loss_weights, output_names=names)
+    fresh.build(outputs, outputs)
+    named = dict(zip(names or (), keras.tree.flatten(outputs), strict=False))
+    found = []
+    for path, loss, weight, _ in fresh._flat_losses:
+        output = outputs
+        for key in path:
+            output = output[key] if isinstance(output, dict) or isinstance(key, int) else named[key]
+        if weight is None or weight:
+            found.append((loss, output))
+    return found
 
 
 def learning_rate_at(optimizer: keras.optimizers.Optimizer, update: int) -> float:

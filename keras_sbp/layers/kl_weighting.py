@@ -2,7 +2,9 @@
 
 The evidence lower bound of N examples, per example, is the data loss plus
 KL / N. The user gives N, or says how many steps an epoch has and the gate
-itself sees the batch sizes.
+itself sees the batch sizes. Where the data loss averages over P positions of
+an example, it is P times too small beside the KL, which is then divided by
+N * P; where it adds examples up, the KL is multiplied by the size of the batch.
 """
 
 from __future__ import annotations
@@ -62,6 +64,9 @@ class KLWeighting:
         self._lacking = self._add_scalar("lacking_examples", "zeros")
         # N of the last step, per replica.
         self._examples = self._add_scalar("examples", "zeros")
+        # What the data loss of the fit() averages over, and whether it adds examples up.
+        self._positions = self._add_scalar("loss_positions", "ones")
+        self._sums_batch = self._add_scalar("loss_sums_batch", "zeros")
 
     def _add_scalar(self, name: str, initializer: str) -> keras.Variable:
         return self._layer.add_weight(
@@ -94,10 +99,19 @@ class KLWeighting:
                 )
         self._restart(steps, replicas)
         self._users_word = (steps, replicas)
+        self._positions.assign(1.0)
+        self._sums_batch.assign(0.0)
         self._counted_for = None
 
-    def begin_fit(self, callback: object, steps: int | None, replicas: int) -> None:
-        """Takes a callback's word for the steps per epoch. `end_fit` takes it back.
+    def begin_fit(
+        self,
+        callback: object,
+        steps: int | None,
+        replicas: int,
+        positions: int = 1,
+        sums_batch: bool = False,
+    ) -> None:
+        """Takes a callback's word for the steps per epoch and the loss. `end_fit` takes it back.
 
         Where the steps are unknown, what the gate has counted for the same
         callback in an earlier `fit()` is the best guess.
@@ -105,6 +119,8 @@ class KLWeighting:
         same = self._counted_for is not None and self._counted_for() is callback
         if steps is not None or not same or not _to_float(self._steps):
             self._restart(steps, replicas)
+        self._positions.assign(float(positions))
+        self._sums_batch.assign(float(sums_batch))
         self._counted_for = weakref.ref(callback)
         self._told = True
 
@@ -157,8 +173,10 @@ class KLWeighting:
         if self._layer.num_samples is not None:
             return weight / self._layer.num_samples
         self.require_known()
-        examples = self._count(ops.cast(ops.shape(inputs)[0], self._dtype))
+        batch = ops.cast(ops.shape(inputs)[0], self._dtype)
+        examples = self._count(batch) * ops.convert_to_tensor(self._positions)
         num_samples = examples * ops.convert_to_tensor(self._replicas)
+        weight = weight * ops.where(ops.convert_to_tensor(self._sums_batch) > 0, batch, 1.0)
         return ops.where(num_samples > 0, weight / ops.maximum(num_samples, 1.0), 0.0 * weight)
 
     def _count(self, batch: Any) -> Any:
@@ -192,6 +210,9 @@ class KLWeighting:
         num_samples = self._layer.num_samples
         if num_samples is None:
             num_samples = _to_float(self._examples) * _to_float(self._replicas)
+            num_samples *= _to_float(self._positions)
+            if _to_float(self._sums_batch):
+                num_samples /= _to_float(self._largest_batch) or 1.0
         if num_samples == 0:
             return 0.0
         return self._layer.kl_weight * _to_float(self.factor) / num_samples

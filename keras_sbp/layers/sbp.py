@@ -255,6 +255,9 @@ class SBPLayer(keras.layers.Layer):
     def kl_loss(self) -> float:
         """Returns what the KL adds to the loss: `kl_weight * kl_factor * KL / num_samples`.
 
+        Where `SNRMonitor` gives the number of samples, that is the number of examples times the
+        number of positions that the loss averages over.
+
         It is 0 as long as the number of samples is not known.
         """
         return self.kl_weighting.value() * self.kl()
