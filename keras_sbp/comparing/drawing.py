@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,15 +193,12 @@ def is_lacking(error: BaseException) -> bool:
 
     Which operations TensorFlow has depends on the processor.
     """
-    return any(words in str(error) for words in _LACKING)
+    return re.search(_LACKING, str(error)) is not None
 
 
 _LACKING = (
-    "only supports the NHWC tensor format",
-    "do not yet support dilation rates larger than 1",
-    "No OpKernel was registered",
-    "Could not find device for node",
-    "is not supported on CPU",
+    r"only supports (the )?ND?HWC|not yet support dilation rates|No OpKernel was registered|"
+    r"Could not find device for node|is not supported on CPU"
 )
 
 

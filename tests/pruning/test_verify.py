@@ -365,23 +365,31 @@ LACKING = """
 import keras
 from keras import layers
 import keras_sbp
-said = []
-model = keras.Sequential([
-    keras.Input((4, 8, 8)),
-    layers.Conv2D(4, 3, data_format="channels_first"),
-    keras_sbp.SBPLayer(axis=1),
-    layers.Conv2D(2, 3, data_format="channels_first"),
-])
-try:
-    _, report = keras_sbp.prune(model)
-    print("runs", report.max_abs_error < 1e-5)
-except RuntimeError as error:
-    assert "cannot run on this machine" in str(error), error
-    assert "NHWC" in error.__notes__[0], error.__notes__
-    small, report = keras_sbp.prune(model, verify=False)
-    report.summary(print_fn=said.append)
-    assert small.count_params() and "nothing was compared" in said[0], said
-    print("told")
+
+first = {"data_format": "channels_first"}
+cases = [
+    ((4, 8, 8), 1, layers.Conv2D(4, 3, **first)),
+    ((4, 6, 6), 1, layers.Conv2DTranspose(3, 3, strides=2, **first)),
+    ((4, 5, 5, 5), 1, layers.Conv3DTranspose(3, 2, strides=2, **first)),
+    ((8, 8, 4), -1, layers.Conv2DTranspose(3, 3, dilation_rate=2)),
+    ((6, 6, 6, 4), -1, layers.Conv3DTranspose(3, 2, dilation_rate=2)),
+]
+for shape, axis, layer in cases:
+    gate = keras_sbp.SBPLayer(axis=axis)
+    model = keras.Sequential([keras.Input(shape), layers.ReLU(), gate, layer])
+    gate.set_posterior(-0.5, [-3.0, 3.0, -3.0, -3.0])
+    try:
+        _, report = keras_sbp.prune(model)
+        print("runs", report.max_abs_error < 1e-5)
+    except RuntimeError as error:
+        assert "cannot run on this machine" in str(error), error
+        assert "only supports" in error.__notes__[0] or "not yet" in error.__notes__[0]
+        said = []
+        small, report = keras_sbp.prune(model, verify=False)
+        report.summary(print_fn=said.append)
+        assert small.count_params() < model.count_params()
+        assert "nothing was compared" in said[0], said
+        print("told")
 """
 
 
@@ -396,4 +404,4 @@ def test_a_machine_that_lacks_an_operation(backend: str, said: str) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines()[-1:] == [said], done.stderr
+    assert done.stdout.splitlines() == 5 * [said], done.stderr
