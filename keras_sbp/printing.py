@@ -17,6 +17,8 @@ from keras_sbp.telling import logger
 
 # What stands for our signs where the output's encoding has none, such as a pipe on Windows.
 _PLAIN = str.maketrans("→×Δµ±–—…", ">xDu~--.")
+# Names of less than this could not be told apart.
+_SHORTEST_NAME = 9
 _UNITS = ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P"))
 
 
@@ -78,7 +80,7 @@ def table(
     """Returns a table with a name in the first column and numbers in the others.
 
     Nothing is cut. Names that are too long for the width go on in a second line, behind one of
-    their separators.
+    their separators; so do numbers before and after, where they would leave no room for names.
 
     Args:
         headings: one per column.
@@ -88,7 +90,11 @@ def table(
         styles: of `rich`, one per row; none by default.
     """
     rows = [*rows, *([total] if total else [])]
-    room = width - width_of(headings, [("", *row[1:]) for row in rows]) + len(headings[0])
+    room = _room(headings, rows, width)
+    if room < _SHORTEST_NAME:
+        folding = [(row[0], *(cell.replace("→ ", "→\n") for cell in row[1:])) for row in rows]
+        total, rows = folding[-1] if total else None, folding
+        room = max(_SHORTEST_NAME, _room(headings, rows, width))
     result = Table()
     result.add_column(headings[0], overflow="fold")
     for heading in headings[1:]:
@@ -100,12 +106,18 @@ def table(
     return result
 
 
+def _room(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """Returns how much of a width is left for names."""
+    return width - width_of(headings, [("", *row[1:]) for row in rows]) + len(headings[0])
+
+
 def width_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
     """Returns how wide a `table` has to be for every name to stay in one line."""
     rows = [headings, *rows]
     names = max(len(row[0]) for row in rows)
     numbers = zip(*(row[1:] for row in rows if len(row) > 1), strict=True)
-    return names + sum(max(map(len, column)) for column in numbers) + 3 * len(headings) + 1
+    widest = (max(len(line) for cell in column for line in cell.split("\n")) for column in numbers)
+    return names + sum(widest) + 3 * len(headings) + 1
 
 
 def grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
@@ -136,7 +148,7 @@ def notes(texts: Iterable[str], marks: Iterable[str] = itertools.repeat("-")) ->
     """Returns sentences as a list, below a table, with a mark in front of each."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     for mark, text in zip(marks, texts, strict=False):
-        grid.add_row(mark, Text(text))
+        grid.add_row(mark, Text(text, overflow="fold"))
     return grid
 
 

@@ -135,6 +135,15 @@ def test_print_breaks_no_word_and_cuts_no_name(width) -> None:
     assert all(line.count("→") == 3 for line in whole)
 
 
+@pytest.mark.parametrize("report", [lenet, residual])
+def test_print_names_the_layers_in_forty_columns(report) -> None:
+    text = printed(report(), 40)
+    assert max(map(len, text.splitlines())) <= 40
+    assert "…" not in text
+    makers = [row.name for row in report().layers if row.units_before and not row.behind]
+    assert "".join(first_column(text)) == "".join([*makers, "total"])
+
+
 def test_print_adds_normalisation_to_the_layer_that_it_follows() -> None:
     report = residual()
     rows = {row.name: row for row in report.layers}
