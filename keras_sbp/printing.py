@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import keras
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -136,7 +137,7 @@ def folded(name: str, width: int) -> Text:
     """Returns a name in lines of this width, broken behind separators."""
     indent = name[: len(name) - len(name.lstrip())]
     lines = [indent]
-    for part in re.split(r"(?<=[_/])|(?<=[.-])(?=\D)|(?=\s)", name.lstrip()):
+    for part in re.split(r"(?<=[_/(])|(?<=[.-])(?=\D)|(?=\s)", name.lstrip()):
         if lines[-1].strip() and len(lines[-1]) + len(part) > width:
             lines.append(f"{indent}  ")
             part = part.lstrip()
@@ -146,10 +147,24 @@ def folded(name: str, width: int) -> Text:
 
 def notes(texts: Iterable[str], marks: Iterable[str] = itertools.repeat("-")) -> RenderableType:
     """Returns sentences as a list, below a table, with a mark in front of each."""
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    for mark, text in zip(marks, texts, strict=False):
-        grid.add_row(mark, Text(text, overflow="fold"))
-    return grid
+    return _Notes(list(zip(marks, texts, strict=False)))
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """A list of marks and sentences; unlike a grid, it does not fill lines up with spaces."""
+
+    items: Sequence[tuple[str, str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        indent = max((len(mark) for mark, _ in self.items), default=0) + 1
+        for mark, text in self.items:
+            for line in Text(text, overflow="fold").wrap(
+                console, max(1, options.max_width - indent)
+            ):
+                line.rstrip()
+                yield Text(mark.ljust(indent)) + line
+                mark = ""
 
 
 def exact(number: int) -> str:

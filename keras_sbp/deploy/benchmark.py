@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from keras_sbp.deploy.chatter import kept_back
 from keras_sbp.deploy.footprint import peak_memory
 from keras_sbp.deploy.formats import FORMATS, Format, format_of_existing
 from keras_sbp.deploy.runtimes import load
@@ -103,7 +104,7 @@ class BenchmarkResult(Printable):
             yield table(headings, lines, options.max_width)
         yield notes(
             [
-                f"{self.batch_size} per call",
+                f"{self.batch_size} example{'' if self.batch_size == 1 else 's'} per call",
                 self.machine,
                 "memory: peak above a process with the runtime loaded",
             ]
@@ -141,7 +142,9 @@ def measure(
     forms = [format_of_existing(path) for path in paths.values()]
     loaders = [_loader(p, f, num_threads) for p, f in zip(paths.values(), forms, strict=True)]
     for path, loader in zip(paths.values(), loaders, strict=True):
-        check_batch_size(loader().inputs, batch_size, os.fspath(path))
+        with kept_back():
+            inputs = loader().inputs
+        check_batch_size(inputs, batch_size, os.fspath(path))
     timings = take_turns(
         loaders,
         rounds=repeats,

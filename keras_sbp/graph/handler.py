@@ -14,6 +14,7 @@ from keras_sbp.graph.constant import Constant
 from keras_sbp.graph.registry import handler_of, register, registered_classes, stock_class
 from keras_sbp.graph.scale import Scale
 from keras_sbp.graph.trace import Cast, Op
+from keras_sbp.graph.unfold import trains_by_default
 from keras_sbp.graph.units import Known, Needs
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def _unusual_call(op: Op) -> str | None:
         return None
     if any(tensor.masked for tensor in op.inputs):
         return "its input carries a Keras mask"
-    if op.kwargs.get("training") and not _trains_by_default(op.operation):
+    if op.kwargs.get("training") and not trains_by_default(op.operation):
         return "it is called with training=True"
     others = {name: value for name, value in op.kwargs.items() if name != "training"}
     leaves = keras.tree.flatten((op.args, others))
@@ -229,12 +230,6 @@ def _unusual_call(op: Op) -> str | None:
     if keras_internals.is_adapted_by_lora_or_quantised(op.operation):
         return "it is quantised or has LoRA weights"
     return None
-
-
-def _trains_by_default(layer: keras.layers.Layer) -> bool:
-    """Image preprocessing records training=True at every call, since that is its default."""
-    training = inspect.signature(layer.call).parameters.get("training")
-    return training is not None and training.default is True
 
 
 def _is_stray_argument(leaf: Any, op: Op) -> bool:

@@ -13,7 +13,13 @@ from keras_sbp.graph.program import Cast, Graph, Op, Tensor, tensors_in
 from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.signature import symbolic_inputs
 from keras_sbp.graph.static_shapes import combined, output_shapes
-from keras_sbp.graph.unfold import CannotUnfoldError, Recording, input_dtype, unfold
+from keras_sbp.graph.unfold import (
+    CannotUnfoldError,
+    Recording,
+    input_dtype,
+    trains_by_default,
+    unfold,
+)
 from keras_sbp.layers import SBPLayer
 
 
@@ -150,6 +156,8 @@ class _Reader:
         if any(tensor.masked for tensor in arguments):
             raise CannotUnfoldError("its input carries a Keras mask")
         if kwargs.get("training"):
+            if trains_by_default(layer):
+                raise CannotUnfoldError("its call() has training=True by default")
             raise CannotUnfoldError("it is called with training=True")
         recording = unfold(layer, args, kwargs)
         return self.read_recording(recording, layer, arguments, f"{path}{layer.name}/")

@@ -78,6 +78,12 @@ def input_dtype(layer: keras.layers.Layer, dtype: str) -> str:
     return layer.input_dtype if layer.autocast and is_float else dtype
 
 
+def trains_by_default(layer: keras.layers.Layer) -> bool:
+    """Image preprocessing records training=True at every call, since that is its default."""
+    training = inspect.signature(layer.call).parameters.get("training")
+    return training is not None and training.default is True
+
+
 def _refuse_special(layer: keras.layers.Layer) -> None:
     if not layer.built:
         raise CannotUnfoldError("it is not built")

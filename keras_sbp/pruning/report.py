@@ -218,10 +218,12 @@ def _is_reason_only(row: LayerReport) -> bool:
 
 
 def _cells(row: LayerReport | PruneReport, show: Callable[[int], str]) -> list[str]:
-    return [
+    units, *costs = (
         change(getattr(row, f"{what}_before"), getattr(row, f"{what}_after"), show)
         for what in ("units", "params", "macs")
-    ]
+    )
+    # Tokens, sentences and stored constants have no units.
+    return [units if row.units_before or row.units_after else "", *costs]
 
 
 def _merged(rows: Iterable[LayerReport]) -> list[LayerReport]:

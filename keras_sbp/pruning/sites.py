@@ -47,14 +47,15 @@ class SiteSearch:
                 write the units, and `tie_residual` is False.
         """
         several = len({id(self._group.makers[s].operation) for s in self._group.sources}) > 1
+        apart = tie_residual or not several
         for zeros in (False, True):
             sites = self._one_place(zeros)
-            if sites is None and (tie_residual or not several):
-                # Behind the normalisation of a pre-activation block only its reader is left.
-                sites = self._where_written(zeros) or self._where_read(zeros)
+            if sites is None and apart:
+                sites = self._at_several_places(zeros)
             if sites is not None:
                 return sites
-        if several and not tie_residual:
+        # What would not help is not advised.
+        if not apart and any(self._at_several_places(zeros) for zeros in (False, True)):
             raise CannotGateError(self._who_else_writes())
         blockers = self._blockers()
         raise CannotGateError(_needed_by(blockers), blockers)
@@ -93,6 +94,10 @@ class SiteSearch:
             if self._frees_all([_site(spot)], zeros):
                 return [_site(spot)]
         return None
+
+    def _at_several_places(self, zeros: bool) -> list[Site] | None:
+        """Behind the normalisation of a pre-activation block only its reader is left."""
+        return self._where_written(zeros) or self._where_read(zeros)
 
     def _where_written(self, zeros: bool) -> list[Site] | None:
         """Each source's last unit-wise op before the streams meet."""

@@ -58,6 +58,7 @@ def test_the_table_and_the_values():
     text = said.getvalue()
     assert "1.00× (1.00–1.00)" in text
     assert "this machine" in text
+    assert "1 example per call" in text
     assert "wide_4 (2)" in text
     again = json.loads(json.dumps(result.to_dict()))
     assert again["rows"][0]["name"] == "wide_4"

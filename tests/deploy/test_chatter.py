@@ -25,6 +25,7 @@ sys.stderr.flush()
 model = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Conv2D(3, 3)])
 for name in ("m.tflite", "m", "m.onnx", "m.xml"):
     keras_sbp.export(model, sys.argv[1] + "/" + name)
+keras_sbp.benchmark(sys.argv[1] + "/m.tflite", repeats=1, memory=False)
 bad = keras.Sequential([keras.Input((6,)), keras.layers.Activation(keras.ops.erfinv)])
 for name in ("b.tflite", "b.onnx", "b.xml"):
     try:

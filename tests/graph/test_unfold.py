@@ -212,6 +212,14 @@ def test_called_with_training_true_stays_whole() -> None:
     assert "training=True" in reason(model)
 
 
+def test_training_by_default_is_not_called_the_users_word() -> None:
+    image = Input((8, 8, 3))
+    x = layers.Flatten()(layers.RandomFlip(name="odd")(image))
+    why = reason(Model(image, layers.Dense(3)(x)))
+    assert "its call() has training=True by default" in why
+    assert "it is called with" not in why
+
+
 def test_dropout_inside_stays_dropout() -> None:
     class WithDropout(Composite):
         def __init__(self, **kwargs):

@@ -118,6 +118,29 @@ def test_attention_of_one_head_has_only_its_width() -> None:
     assert found["attention/query"] == found["attention/key"] == "attention_width_gate"
 
 
+def stream(read: type | None, *, before: bool) -> Model:
+    """A residual stream that a layer reads before the branch, or behind the sum."""
+    x = tokens = Input((6, 3))
+    x = stem = layers.Dense(8, name="stem")(x)
+    x = read(name="reader")(x) if read and before else x
+    y = layers.Dense(8, name="project")(layers.Dense(5, activation="relu", name="hidden")(x))
+    x = layers.Add(name="sum")([stem, y])
+    x = read(name="reader")(x) if read and not before else x
+    return Model(tokens, layers.Dense(3, name="logits")(x))
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("read", [None, layers.LayerNormalization, layers.RMSNormalization])
+def test_tying_a_stream_is_advised_only_where_it_gives_a_gate(read, before) -> None:
+    model = stream(read, before=before)
+    tied = keras_sbp.insert_sbp(model, tie_residual=True, verbose=0)
+    found = [said(keras_sbp.gates_report(each))["stem"] for each in (model, tied)]
+    if read is layers.LayerNormalization:
+        assert found == ["'reader' (LayerNormalization) needs all of its units"] * 2
+    else:
+        assert found == [STREAM, "stem_gate"]
+
+
 def test_a_layer_whose_units_the_gates_of_others_remove() -> None:
     x = Input((8, 8, 3))
     towers = [layers.Conv2D(4, 1, name=name)(x) for name in "ab"]

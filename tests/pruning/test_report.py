@@ -13,7 +13,7 @@ from keras import Input, Model, Sequential, layers
 from rich.console import Console
 
 from keras_sbp.graph import find_gates
-from keras_sbp.printing import short
+from keras_sbp.printing import folded, short
 from keras_sbp.pruning import LayerReport, PruneReport, prune
 from tests.pruning.oracle import drop_units, gate, randomise
 
@@ -189,6 +189,27 @@ def test_print_shows_layers_of_one_name() -> None:
     text = printed(PruneReport(tuple(rows), (), 1e-7))
     assert first_column(text) == ["dense", "dense", "total"]
     assert "11 │" in text and "27 │" in text and "38 │" in text
+
+
+def test_print_fills_no_line_up_with_spaces() -> None:
+    rows = (LayerReport("a", 4, 4, 8, 8, 8, 8, "many words of a reason " * 12),)
+    lines = printed(PruneReport(rows, (), 1e-7)).splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    said = lines[[line.startswith("- 'a'") for line in lines].index(True) :]
+    assert len(said) > 1
+    assert all(line.startswith("  ") for line in said[1:])
+
+
+def test_names_of_rules_break_behind_a_bracket() -> None:
+    assert folded("SNRThreshold(threshold=1.0)", 26).plain == "SNRThreshold(\n  threshold=1.0)"
+
+
+def test_print_gives_no_number_of_units_to_what_has_none() -> None:
+    tokens = Input((), dtype="int32", name="tokens")
+    model = Model(tokens, layers.Dense(2, name="dense")(layers.Embedding(5, 3)(tokens)))
+    lines = printed(prune(model)[1]).splitlines()
+    (row,) = [line for line in lines if "tokens" in line and "│" in line]
+    assert row.strip("│").split("│")[1].strip() == ""
 
 
 def test_which_features_of_an_input_stay() -> None:
