@@ -329,7 +329,9 @@ class SBPLayer(keras.layers.Layer):
         """Returns the call as it is: a gate is not recomputed.
 
         In a `keras.RematScope` a second call would draw other noise, count the
-        batch twice, and find its KL in the losses already.
+        batch twice, and find its KL in the losses already. That holds for a
+        gate inside a layer or model that is recomputed, too: make only its
+        neighbours in the scope.
         """
         return layer_call
 
