@@ -30,7 +30,9 @@ class SNRMonitor(keras.callbacks.Callback):
     When training begins, it tells the steps per epoch to every gate without
     `num_samples`, so that the KL gets its weight, and takes them back when it
     ends. If the data has no known length, the first epoch runs with KL weight
-    0 and is counted.
+    0 and is counted. It also excludes the gates from the optimizer's weight
+    decay, which would turn every unit into noise; they have to be built when
+    training begins.
 
     After each epoch it adds to `logs`:
 

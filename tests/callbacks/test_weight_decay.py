@@ -68,6 +68,21 @@ def test_gates_are_left_out_of_weight_decay(kind: str, built: bool) -> None:
     assert norm(model, "decayed") < before - 1e-3
 
 
+def test_a_loop_of_ones_own_leaves_the_gates_out_as_documented() -> None:
+    """The line of docs/monitoring.md."""
+    optimizer = OPTIMIZERS["AdamW"]()
+    model = compiled(optimizer)
+    gates = [layer for layer in model.layers if isinstance(layer, keras_sbp.SBPLayer)]
+    optimizer.exclude_from_weight_decay(
+        [weight for gate in gates for weight in (gate.mu, gate.log_sigma)]
+    )
+    before = norm(model, "decayed")
+    for _ in range(3):
+        model.train_on_batch(INPUTS, INPUTS[:, :2])
+    assert_unmoved(model)
+    assert norm(model, "decayed") < before - 1e-3
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_what_the_user_left_out_of_weight_decay_stays_so(tmp_path) -> None:
     optimizer = OPTIMIZERS["AdamW"]()
