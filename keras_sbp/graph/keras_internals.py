@@ -177,11 +177,14 @@ def undo_running_step() -> None:
     model.train_function = None
     if keras.backend.backend() == "jax" and frame.f_code is fit:
         kinds = ("trainable", "non_trainable", "optimizer", "metrics")
-        # What the trainer finds here when it ends, it writes back.
-        model._jax_state = {
-            f"{kind}_variables": values
-            for kind, values in zip(kinds, frame.f_locals["state"], strict=True)
-        }
+        state = frame.f_locals.get("state", ())
+        # Before its first step the trainer has taken nothing, and in another release of Keras it
+        # may name it otherwise: then the error must come as it is.
+        if len(state) == len(kinds):
+            # What the trainer finds here when it ends, it writes back.
+            model._jax_state = {
+                f"{kind}_variables": values for kind, values in zip(kinds, state, strict=True)
+            }
 
 
 @contextlib.contextmanager

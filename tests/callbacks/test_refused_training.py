@@ -73,6 +73,18 @@ def test_however_the_model_is_compiled(options):
     assert history["sbp_kl"][0] > 0
 
 
+class CallsInTraining(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.model(X, training=True)
+
+
+def test_an_error_before_the_first_step_is_the_gates_own():
+    model = sequential()
+    model.compile("adam", "mse")
+    refuse(model.fit, X, Y, verbose=0, callbacks=[CallsInTraining()])
+    assert model.fit(X, Y, verbose=0, callbacks=[SNRMonitor()]).history["sbp_kl"][0] > 0
+
+
 def test_a_warm_up_without_the_monitor_is_refused_and_trains_with_it():
     model = sequential()
     model.compile("adam", "mse")
