@@ -13,6 +13,7 @@ import keras
 
 from keras_sbp.deploy import BenchmarkResult, ExportReport
 from keras_sbp.deploy.benchmark import measure
+from keras_sbp.deploy.examples import read_once
 from keras_sbp.deploy.target import target_of
 from keras_sbp.deploy.write import write
 from keras_sbp.graph import find_gates
@@ -30,7 +31,7 @@ def export(
     calibration_data: Any = None,
     integer_io: bool = False,
     batch_size: int | None | Literal["auto"] = "auto",
-    verify: bool = True,
+    verify: Any = True,
     overwrite: bool = False,
 ) -> ExportReport:
     """Export a model to LiteRT, ONNX, OpenVINO or a SavedModel, through `keras.Model.export`.
@@ -54,18 +55,21 @@ def export(
             weights in 8 bits; both compute on floating inputs. `"int8"` and `"int16x8"` compute
             in integers throughout, with 8 or 16 bits for the values between layers.
         calibration_data: Inputs of the model, a few hundred typical examples: an array, or for
-            several inputs a mapping by name or a list in their order. `"int8"` and `"int16x8"`
-            need them to find the range of every tensor. If given, verification uses them.
+            several inputs a mapping by name or a list in their order; or `(x, y)`, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator of batches, of which the
+            first thousand examples are read. `"int8"` and `"int16x8"` need them to find the
+            range of every tensor. If given, verification uses them.
         integer_io: Whether a full-integer file takes and gives integers as well, instead of
             quantising floating inputs itself.
         batch_size: Size of the batch axis. `"auto"` is 1 for LiteRT, which spares the file all
             shape arithmetic, and free for the others; `None` leaves it free, an integer fixes it.
         verify: Whether to compare the file with the Keras model, on `calibration_data` or else
-            random inputs. Allowed is max|Δ| ≤ 1e-4 max|y| at each output for a model that
-            computes in float32 or float64, 1e-2 for float16, 5e-2 for bfloat16. Of a quantised
-            file the root mean square of Δ is compared with that of y: allowed is 0.01 for
-            `"float16"`, 0.1 for `"dynamic_int8"` and `"int16x8"`, 0.2 for `"int8"`, or more where
-            98 % of at least 50 predictions are the same.
+            on inputs that are drawn so that the model runs on them. Instead of True, examples to
+            compare on, in any form that `calibration_data` takes. Allowed is max|Δ| ≤ 1e-4 max|y|
+            at each output for a model that computes in float32 or float64, 1e-2 for float16, 5e-2
+            for bfloat16. Of a quantised file the root mean square of Δ is compared with that of
+            y: allowed is 0.01 for `"float16"`, 0.1 for `"dynamic_int8"` and `"int16x8"`, 0.2 for
+            `"int8"`, or more where 98 % of at least 50 predictions are the same.
         overwrite: Whether an existing file, or a folder that holds a SavedModel and nothing
             else, is replaced.
 
@@ -94,13 +98,16 @@ def export(
         quantization=quantization,
         integer_io=integer_io,
         calibrated=calibration_data is not None,
-        verify=verify,
+        verify=verify is not False,
         overwrite=overwrite,
     )
+    examples = None
+    if not isinstance(verify, bool):
+        examples = read_once(model, target.batch_size, verify, "verify")
     prune_report = None
     if find_gates(model):
-        model, prune_report = prune(model, verify=verify)
-    report = write(model, target, calibration_data)
+        model, prune_report = prune(model, verify=verify if examples is None else examples)
+    report = write(model, target, calibration_data, examples)
     return dataclasses.replace(report, prune_report=prune_report)
 
 

@@ -103,9 +103,10 @@ def _check_shape(array: np.ndarray, tensor: Any, what: str) -> None:
         size is None or size == given
         for size, given in zip(expected[1:], array.shape[1:], strict=True)
     )
-    if not fits or not len(array) or array.dtype.kind not in "fiub":
+    kinds, wanted = ("US", "words") if tensor.dtype == "string" else ("fiub", "numbers")
+    if not fits or not len(array) or array.dtype.kind not in kinds:
         raise UsageError(
-            f"{what} does not fit: expected numbers of shape {('any', *expected[1:])} with at "
+            f"{what} does not fit: expected {wanted} of shape {('any', *expected[1:])} with at "
             f"least one example, received {array.dtype} of shape {array.shape}."
         )
 

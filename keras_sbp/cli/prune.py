@@ -11,7 +11,7 @@ from keras_sbp.cli.output import output
 
 _DESCRIPTION = """\
 Remove the units that are not needed, and save the smaller network: stock Keras layers that compute
-the same function. Both are compared on random inputs; if they differ, nothing is written and the
+the same function. Both are compared; if they differ, nothing is written and the
 exit code is 1."""
 _EXAMPLES = """
 keras-sbp prune gated.keras -o small.keras
@@ -41,7 +41,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse a model with layers that must stay whole"
     )
-    parser.add_argument("--no-verify", action="store_true", help="do not compare both models")
+    compared = parser.add_mutually_exclusive_group()
+    compared.add_argument(
+        "--verify-data",
+        metavar="FILE.npz",
+        help="inputs (array x) to compare both models on; default: random ones",
+    )
+    compared.add_argument("--no-verify", action="store_true", help="do not compare both models")
     arguments.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -62,13 +68,14 @@ def run(options: argparse.Namespace) -> int:
             model = model_files.load(options.model, options.imports)
         rule = rules.rule_of(options, model)
         examples = options.reweight and read_inputs(options.reweight, model, "--reweight")
+        compared = options.verify_data and read_inputs(options.verify_data, model, "--verify-data")
         with out.step("Pruning"), told_to_the_user():
             from keras_sbp.pruning import prune
 
             small, report = prune(
                 model,
                 rule,
-                verify=not options.no_verify,
+                verify=not options.no_verify if compared is None else compared,
                 strict=options.strict,
                 round_to=options.round_to,
                 reweight=examples,

@@ -34,12 +34,14 @@ class Slot:
         shape: batch axis first; None where the size is unknown.
         dtype: as Keras names it.
         values: kinds of values to try, the best first.
+        also: other names that the keys of a dict may have for it, as many for every input.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     values: tuple[Values, ...] = ()
+    also: tuple[str, ...] = ()
 
     def kind(self, attempt: int) -> Values:
         """Returns the kind of values of the n-th attempt."""

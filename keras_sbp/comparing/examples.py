@@ -107,22 +107,27 @@ def _inputs_of(batch: Any, slots: Sequence[Slot]) -> Any:
 
 def _fitting(inputs: Any, slots: Sequence[Slot], argument: str) -> list[np.ndarray]:
     """The arrays in the order of the model's inputs."""
-    leaves = _by_name(inputs, slots) or keras.tree.flatten(inputs)
+    leaves = _by_name(inputs, slots)
+    if not leaves and not _is_dict_of_arrays(inputs):
+        leaves = keras.tree.flatten(inputs)
     if isinstance(inputs, list) and len(slots) == 1 and len(leaves) != 1:
         leaves = [inputs]  # an array, written as a list
     if len(leaves) != len(slots) or not all(map(_fits, leaves, slots)):
+        received = inputs.items() if isinstance(inputs, Mapping) else [("", x) for x in leaves]
         raise ValueError(
             f"`{argument}` does not fit the model. Expected a batch of its inputs, "
             f"{_wanted(slots)}, batch axis first: an array, a list or dict of arrays as the model "
             "is called with, (x, y), a data set in batches. Received: "
-            f"{', '.join(map(_described, leaves)) or 'nothing'}."
+            f"{', '.join(_described(*each) for each in received) or 'nothing'}."
         )
     arrays = [_array(leaf) for leaf in leaves]
     counts = {len(a) for a, slot in zip(arrays, slots, strict=True) if slot.shape}
     if len(counts) > 1 or 0 in counts:
+        found = " and ".join(map(str, sorted(counts)))
+        several = " for different inputs" if len(counts) > 1 else ""
         raise ValueError(
-            f"`{argument}` has {sorted(counts)} examples for different inputs. Expected the same "
-            "number of each, at least one."
+            f"`{argument}` has {found} examples{several}. Expected the same number for each "
+            "input, at least one."
         )
     for array, slot in zip(arrays, slots, strict=True):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -133,12 +138,20 @@ def _fitting(inputs: Any, slots: Sequence[Slot], argument: str) -> list[np.ndarr
     return [_cast(array, slot.dtype) for array, slot in zip(arrays, slots, strict=True)]
 
 
+def _is_dict_of_arrays(inputs: Any) -> bool:
+    return isinstance(inputs, Mapping) and not any(map(keras.tree.is_nested, inputs.values()))
+
+
 def _by_name(inputs: Any, slots: Sequence[Slot]) -> list[Any]:
-    """The leaves of a dict by the names of inputs; nothing where these are not its keys."""
-    names = [slot.name for slot in slots]
-    if isinstance(inputs, Mapping) and set(inputs) == set(names):
-        return [inputs[name] for name in names]
+    """The leaves of a dict by the names of inputs; nothing where these are not among its keys."""
+    for names in zip(*((slot.name, *slot.also) for slot in slots), strict=True):
+        if isinstance(inputs, Mapping) and set(names) <= set(inputs) and _are_distinct(names):
+            return [inputs[name] for name in names]
     return []
+
+
+def _are_distinct(names: Sequence[str]) -> bool:
+    return len(set(names)) == len(names)
 
 
 def _fits(leaf: Any, slot: Slot) -> bool:
@@ -169,11 +182,14 @@ def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.cast(array, dtype))
 
 
-def _described(leaf: Any) -> str:
+def _described(key: str, leaf: Any) -> str:
+    name = f"'{key}' " if key else ""
+    if keras.tree.is_nested(leaf):
+        return f"{name}{type(leaf).__name__}"
     if _is_ragged_or_sparse(leaf):
-        return f"a {type(leaf).__name__} (give a dense array)"
+        return f"{name}a {type(leaf).__name__} (give a dense array)"
     array = _array(leaf)
-    return f"{array.dtype} of shape {array.shape}"
+    return f"{name}{array.dtype} of shape {array.shape}"
 
 
 def _wanted(slots: Sequence[Slot]) -> str:

@@ -13,6 +13,7 @@ from keras_sbp.deploy.inference import Inference
 from keras_sbp.deploy.integer_casts import fold_integer_casts
 from keras_sbp.deploy.packages import require
 from keras_sbp.deploy.precision import float32_twin
+from keras_sbp.deploy.tracing import traced_nodes
 from keras_sbp.deploy.workarounds import (
     remove_dangling_outputs,
     repair_transposed_convolutions,
@@ -23,6 +24,8 @@ from keras_sbp.deploy.workarounds import (
 _LONGEST_QUOTE = 500
 # With 16-bit values the converter refuses what it otherwise leaves floating.
 _NO_CAST = "not yet supported for op: 'CAST'"
+# OpenVINO has no tables of words, and makes of each an input that the model does not have.
+_LOST_TABLE = r"Parameter \S+/(\w+)/table_handle"
 
 
 def convert(
@@ -117,10 +120,23 @@ def _to_openvino(model: keras.Model, path: str, specs: Any) -> None:
     try:
         with statistics_as_constants(model):
             _export(model, path, FORMATS["openvino"], specs)
-    except ov.frontend.OpConversionFailure as error:
-        found = re.search(r"No conversion rule found for operations: (.+)", str(error))
-        raise _refusal(model, "OpenVINO", [found[1] if found else str(error)]) from error
+    except (ov.frontend.OpConversionFailure, RuntimeError) as error:
+        ops = _missing_in_openvino(str(error))
+        if ops:
+            nodes = traced_nodes(model, specs, "Exporting to OpenVINO")
+            names = set(_layer_names(model))
+            found = [_phrase(node.op, [node.name], names) for node in nodes if node.op in ops]
+            raise _refusal(model, "OpenVINO", list(dict.fromkeys(found or ops))) from error
+        if isinstance(error, ov.frontend.OpConversionFailure):
+            raise _refusal(model, "OpenVINO", [str(error)]) from error
+        raise
     remove_dangling_outputs(path)
+
+
+def _missing_in_openvino(said: str) -> list[str]:
+    """The operations that an error of OpenVINO's says it does not have."""
+    found = re.search(r"No conversion rule found for operations: (.+)", said)
+    return re.split(r",\s*", found[1].strip()) if found else re.findall(_LOST_TABLE, said)
 
 
 def cannot_run(model: keras.Model, form: Format, error: Exception) -> RuntimeError:

@@ -156,6 +156,9 @@ def _runtime() -> ModuleType:
 
 def _stored(value: np.ndarray, dtype: np.dtype, quantization: tuple[float, int]) -> np.ndarray:
     """A value as the file stores it: real numbers of a quantised input become integers."""
+    if dtype.kind == "S":
+        words = [w if isinstance(w, bytes) else str(w).encode() for w in value.ravel()]
+        return np.array(words).reshape(value.shape)
     scale, zero = quantization
     if not scale or value.dtype.kind != "f":
         return value.astype(dtype)

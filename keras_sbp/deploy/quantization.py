@@ -13,6 +13,7 @@ import numpy as np
 from keras_sbp.deploy.formats import Format
 from keras_sbp.deploy.litert_file import float_ops
 from keras_sbp.deploy.packages import require
+from keras_sbp.deploy.tracing import traced_nodes
 
 Batch = dict[str, np.ndarray]
 
@@ -123,13 +124,7 @@ def refuse_loops(model: keras.Model, specs: Any, name: str | None) -> None:
     """
     if name is None or QUANTIZATIONS[name].integer is None:
         return
-    tf = require("tensorflow", "Exporting to LiteRT")
-    inputs = keras.tree.map_structure(
-        lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), specs
-    )
-    traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(inputs)
-    graph = traced.graph.as_graph_def()
-    nodes = [*graph.node, *(n for function in graph.library.function for n in function.node_def)]
+    nodes = traced_nodes(model, specs, "Exporting to LiteRT")
     loops = sorted({node.name for node in nodes if node.op in _LOOPS})
     if loops:
         raise ValueError(

@@ -175,7 +175,7 @@ class _KerasFile:
         return {
             spec.name: (
                 tuple(-1 if n is None else n for n in spec.shape),
-                np.dtype(keras.backend.standardize_dtype(spec.dtype)),
+                np.dtype(object if spec.dtype == "string" else spec.dtype),
             )
             for spec in keras.tree.flatten(self._specs)
         }
@@ -204,4 +204,4 @@ class _KerasFile:
 def _onnx_dtype(said: str) -> np.dtype:
     """The dtype for "tensor(float)" and the like."""
     name = said.removeprefix("tensor(").removesuffix(")")
-    return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
+    return np.dtype({"float": "float32", "double": "float64", "string": object}.get(name, name))

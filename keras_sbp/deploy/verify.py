@@ -9,18 +9,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.comparing.tolerances import ANOTHER_RUNTIME, tolerance
+from keras_sbp.comparing.drawing import ComparedInput
+from keras_sbp.comparing.tolerances import ANOTHER_RUNTIME, distance, tolerance, variation
+from keras_sbp.deploy.examples import MOST_COMPARED, Examples, random_examples
 from keras_sbp.deploy.precision import compute_dtypes
 from keras_sbp.deploy.quantization import QUANTIZATIONS
 from keras_sbp.deploy.runtimes import Runtime
-from keras_sbp.deploy.signature import named_outputs, random_batches, structured
+from keras_sbp.deploy.signature import named_outputs, structured
 
 Batch = dict[str, np.ndarray]
 
 # A quantised file passes too if it predicts the same: this share of at least so many examples.
 _AGREEMENT = 0.98
 _ENOUGH = 50
-_AT_MOST = 256  # examples compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Comparison:
         examples: How many examples were compared.
         tolerance: What was allowed: max|Δ| as a fraction of max|y|; for a quantised file,
             `relative_error`.
+        compared: What both were given, one for each input.
+        variation: How much the outputs change from example to example, as a fraction of the
+            largest; of the output that changes least. `None` where there was one example.
     """
 
     max_abs_error: float
@@ -43,13 +47,15 @@ class Comparison:
     agreement: float | None
     examples: int
     tolerance: float
+    compared: tuple[ComparedInput, ...] = ()
+    variation: float | None = None
 
 
 def compare(
     model: keras.Model,
     specs: Any,
     runtime: Runtime,
-    data: list[Batch] | None,
+    data: Examples | None,
     quantization: str | None,
 ) -> Comparison:
     """Compare an exported model with its Keras model.
@@ -58,7 +64,7 @@ def compare(
         model: The Keras model the file was made from.
         specs: Its input specs, from `input_specs`.
         runtime: The exported model, loaded.
-        data: Batches to compare on; random ones if `None`.
+        data: What to compare on; random inputs if `None`.
         quantization: One of `QUANTIZATIONS`, or `None`.
 
     Returns:
@@ -67,7 +73,9 @@ def compare(
     Raises:
         RuntimeError: If they differ by more than the tolerance, or if nothing could be compared.
     """
-    expected, received = _outputs(model, specs, runtime, _some(data) or random_batches(specs))
+    data = random_examples(model, specs) if data is None else data
+    batches = _some(data.batches)
+    expected, received = _outputs(model, specs, runtime, batches)
     allowed = tolerance(ANOTHER_RUNTIME, compute_dtypes(model))
     if quantization:
         allowed = QUANTIZATIONS[quantization].tolerance
@@ -79,7 +87,11 @@ def compare(
         else:
             _check_quantized(found, f"model '{model.name}' at output '{name}'", quantization)
         worst = _worse(worst, found)
-    return worst
+    return dataclasses.replace(
+        worst,
+        compared=_compared(specs, batches, data.values),
+        variation=_variation(expected),
+    )
 
 
 def _outputs(
@@ -94,6 +106,25 @@ def _outputs(
             expected.setdefault(name, []).append(_numpy(value))
             received.setdefault(name, []).append(_numpy(outputs[name]))
     return _joined(expected), _joined(received)
+
+
+def _compared(
+    specs: Any, batches: list[Batch], values: Mapping[str, str]
+) -> tuple[ComparedInput, ...]:
+    shapes = {
+        name: (sum(len(batch[name]) for batch in batches), *array.shape[1:])
+        for name, array in batches[0].items()
+    }
+    return tuple(
+        ComparedInput(spec.name, shapes[spec.name], spec.dtype, values[spec.name])
+        for spec in keras.tree.flatten(specs)
+    )
+
+
+def _variation(outputs: Mapping[str, np.ndarray]) -> float | None:
+    known = [y for y in outputs.values() if len(y) > 1]
+    finite = [y for y in known if y.dtype.kind == "O" or np.isfinite(y).all()]
+    return min(map(variation, finite), default=None)
 
 
 def _by_name(outputs: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
@@ -111,6 +142,8 @@ def _by_name(outputs: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
 def _difference(
     name: str, expected: np.ndarray, received: np.ndarray, allowed: float
 ) -> Comparison:
+    if expected.dtype.kind == "O":
+        return _difference_of_words(expected, received, allowed)
     finite = np.isfinite(expected)
     if not finite.any():
         raise RuntimeError(
@@ -132,6 +165,11 @@ def _difference(
     )
 
 
+def _difference_of_words(expected: np.ndarray, received: np.ndarray, allowed: float) -> Comparison:
+    apart = distance(expected, received)
+    return Comparison(apart, apart, None, len(expected), allowed)
+
+
 def _agreement(expected: np.ndarray, received: np.ndarray) -> float | None:
     if expected.ndim < 2 or expected.shape[-1] < 2:
         return None
@@ -139,7 +177,9 @@ def _agreement(expected: np.ndarray, received: np.ndarray) -> float | None:
 
 
 def _check_close(found: Comparison, expected: np.ndarray, what: str) -> None:
-    scale = float(np.max(np.abs(expected[np.isfinite(expected)])))
+    scale = 1.0
+    if expected.dtype.kind != "O":
+        scale = float(np.max(np.abs(expected[np.isfinite(expected)])))
     if not found.max_abs_error <= found.tolerance * scale:
         raise RuntimeError(
             f"The exported model differs from {what}: expected max|Δ| <= {found.tolerance:g} * "
@@ -175,12 +215,10 @@ def _worse(a: Comparison, b: Comparison) -> Comparison:
     )
 
 
-def _some(batches: list[Batch] | None) -> list[Batch] | None:
+def _some(batches: list[Batch]) -> list[Batch]:
     """Batches from all over the data, some 256 examples in all."""
-    if not batches:
-        return None
     size = len(next(iter(batches[0].values())))
-    step = max(1, len(batches) * size // _AT_MOST)
+    step = max(1, len(batches) * size // MOST_COMPARED)
     return batches[::step]
 
 
@@ -193,4 +231,9 @@ def _joined(values: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _numpy(value: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(value)).astype("float64")
+    """A result as float64, or where it is words, as an array of `str` objects."""
+    array = np.asarray(keras.ops.convert_to_numpy(value))
+    if array.dtype.kind not in "OSU":
+        return array.astype("float64")
+    words = [word.decode() if isinstance(word, bytes) else word for word in array.ravel()]
+    return np.array(words, object).reshape(array.shape)

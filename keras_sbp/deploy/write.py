@@ -9,15 +9,17 @@ from typing import Any
 
 import keras
 
+from keras_sbp.comparing.drawing import ComparedInput
 from keras_sbp.deploy.atomic import staged
 from keras_sbp.deploy.chatter import kept_back
 from keras_sbp.deploy.convert import cannot_run, convert
+from keras_sbp.deploy.examples import given_examples
 from keras_sbp.deploy.formats import Format
 from keras_sbp.deploy.litert_file import op_names
 from keras_sbp.deploy.packages import require
 from keras_sbp.deploy.quantization import converter_options, quantized, refuse_loops
 from keras_sbp.deploy.runtimes import Runtime, load
-from keras_sbp.deploy.signature import batches_of, input_specs
+from keras_sbp.deploy.signature import input_specs
 from keras_sbp.deploy.target import Target
 from keras_sbp.deploy.verify import compare
 
@@ -43,6 +45,11 @@ class ExportReport:
         examples: How many examples were compared, 0 if it was not verified.
         tolerance: What was allowed: `max_abs_error` as a fraction of the largest output; for a
             quantised file, `relative_error`. `None` if it was not verified.
+        compared: What both were given, one `ComparedInput` (`name`, `shape` with all examples,
+            `dtype`, `values` in words) per input; empty if it was not verified.
+        variation: How much the outputs changed from example to example, as a fraction of the
+            largest; of the output that changed least. Where it is near 0, agreement shows little.
+            `None` where it is not known.
     """
 
     path: str
@@ -57,6 +64,8 @@ class ExportReport:
     agreement: float | None = None
     examples: int = 0
     tolerance: float | None = None
+    compared: tuple[ComparedInput, ...] = ()
+    variation: float | None = None
 
     def __repr__(self) -> str:
         said = [repr(self.path), self.format, *([self.quantization] if self.quantization else [])]
@@ -69,30 +78,37 @@ class ExportReport:
         """The report as plain values, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["ops"] = list(self.ops)
+        values["compared"] = [dataclasses.asdict(each) for each in self.compared]
         if self.prune_report is not None:
             values["prune_report"] = self.prune_report.to_dict()
         return values
 
 
-def write(model: keras.Model, target: Target, calibration_data: Any = None) -> ExportReport:
+def write(
+    model: keras.Model, target: Target, calibration_data: Any = None, examples: Any = None
+) -> ExportReport:
     """Writes a model without gates beside its target, compares, and moves it into place.
 
     Args:
         model: A built Keras model.
         target: From `target_of`.
         calibration_data: See `keras_sbp.export`.
+        examples: Inputs to compare on; `None` compares on `calibration_data`, else on random ones.
 
     Returns:
         An `ExportReport`.
     """
     form, how = target.format, target.quantization
     specs = input_specs(model, target.batch_size)
-    data = None if calibration_data is None else batches_of(specs, calibration_data)
+    data, compared = (
+        None if given is None else given_examples(model, specs, given, argument)
+        for given, argument in ((calibration_data, "calibration_data"), (examples, "verify"))
+    )
     with kept_back():
         refuse_loops(model, specs, how)
     options = {}
     if form.name == "litert":
-        options = converter_options(how, target.integer_io, data or ())
+        options = converter_options(how, target.integer_io, data.batches if data else ())
     with staged(target.path) as written:
         # Keras insists on the suffix in lower case.
         raw = written.with_suffix(form.suffix) if form.suffix else written
@@ -100,7 +116,7 @@ def write(model: keras.Model, target: Target, calibration_data: Any = None) -> E
             quantized(lambda: convert(model, str(raw), form, specs, options), raw, model.name, how)
         found = None
         if target.verify:
-            found = compare(model, specs, _loaded(model, raw, form), data, how)
+            found = compare(model, specs, _loaded(model, raw, form), compared or data, how)
         ops, size = _ops(raw, form), size_of(written if form.folder else written.parent)
         raw.rename(written)
     return ExportReport(
@@ -110,7 +126,7 @@ def write(model: keras.Model, target: Target, calibration_data: Any = None) -> E
         ops=ops,
         batch_size=keras.tree.flatten(specs)[0].shape[0],
         quantization=how,
-        **(dataclasses.asdict(found) if found else {"max_abs_error": None}),
+        **(vars(found) if found else {"max_abs_error": None}),
     )
 
 

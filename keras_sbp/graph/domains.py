@@ -26,9 +26,16 @@ def slots_of(graph: Graph) -> list[Slot]:
     takes unknown ones), an image has the range that a rescaling expects. Integers that are only
     computed with take the whole range of 8 bits.
     """
+    paths = keras.tree.flatten_with_path(graph.input_structure)
     return [
-        Slot(input_layer(x).name, tensor.shape, tensor.dtype, _values(graph, tensor))
-        for x, tensor in zip(keras.tree.flatten(graph.input_structure), graph.inputs, strict=True)
+        Slot(
+            input_layer(x).name,
+            tensor.shape,
+            tensor.dtype,
+            _values(graph, tensor),
+            also=(str(path[-1]) if path else "",),
+        )
+        for (path, x), tensor in zip(paths, graph.inputs, strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from keras_sbp.pruning.prune import prune
 from keras_sbp.pruning.sweep_result import SweepResult, SweepRow
+from keras_sbp.pruning.verify import read_once
 from keras_sbp.selection import Network, Rule, UnitGroup
 
 WHOLE = "all units"
@@ -63,6 +64,9 @@ def sweep(
             f"Model '{model.name}' is not compiled, so pruned models cannot be evaluated. Expected "
             "a loss and metrics. Call model.compile(loss=..., metrics=[...]) first."
         )
+    examples = options.get("verify", True)
+    if not isinstance(examples, bool):
+        options["verify"] = read_once(model, options.get("inputs"), examples)
     chosen = [(WHOLE, _Everything()), *_labelled(rules)]
     rows = []
     for label, rule in track(chosen, "pruning", disable=not verbose, transient=True):

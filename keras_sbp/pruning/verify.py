@@ -28,7 +28,7 @@ from keras_sbp.comparing.tolerances import (
     tolerance,
     variation,
 )
-from keras_sbp.graph import Graph
+from keras_sbp.graph import Graph, trace
 from keras_sbp.graph.domains import macs_of, sizes_in, slots_of
 from keras_sbp.layers import SBPLayer, deciding
 from keras_sbp.telling import warn
@@ -58,6 +58,17 @@ def examples_of(graph: Graph, examples: Any) -> Batch:
     """Returns the user's examples as a batch, no more of them than is affordable."""
     most = affordable(macs_of(graph), MOST_GIVEN)
     return given(examples, slots_of(graph), "verify", most)
+
+
+def read_once(model: keras.Model, inputs: Any, examples: Any) -> list[np.ndarray]:
+    """Returns the user's examples in a form that can be given to `prune` again and again.
+
+    Args:
+        model: the model to prune.
+        inputs: see `keras_sbp.prune`.
+        examples: an iterator, perhaps, which is used up by reading.
+    """
+    return examples_of(trace(model, inputs), examples).arrays
 
 
 def verify(

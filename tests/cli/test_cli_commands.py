@@ -89,6 +89,25 @@ def test_prune(files, tmp_path, capsys):
     np.testing.assert_allclose(small(x), gated(x, training=False), atol=1e-6)
 
 
+def test_prune_compares_on_given_data(files, tmp_path, capsys):
+    command = ("prune", files / "gated.keras", "-o", tmp_path / "small.keras")
+    [compared] = answer(capsys, *command, "--verify-data", files / "x.npz")["compared"]
+    assert compared["values"] == "given"
+    assert compared["shape"] == [32, 6, 6, 2]
+
+
+def test_prune_compares_on_given_words(tmp_path, capsys):
+    inputs = keras.Input((2,), dtype="string", name="words")
+    tokens = keras.layers.StringLookup(vocabulary=["a", "b"])(inputs)
+    x = keras.layers.Flatten()(keras.layers.Embedding(3, 4)(tokens))
+    x = keras.layers.Dense(2)(keras.layers.Dense(8)(x))
+    keras.Model(inputs, x).save(tmp_path / "m.keras")
+    np.savez(tmp_path / "x.npz", words=np.array([["a", "b"], ["b", "?"]]))
+    command = ("prune", tmp_path / "m.keras", "-o", tmp_path / "small.keras", "--rule", "l2")
+    [compared] = answer(capsys, *command, "--verify-data", tmp_path / "x.npz")["compared"]
+    assert (compared["name"], compared["shape"], compared["values"]) == ("words", [2, 2], "given")
+
+
 @pytest.mark.parametrize(
     ("options", "filters"),
     [

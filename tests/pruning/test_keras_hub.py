@@ -56,3 +56,27 @@ def test_dead_heads_and_feed_forward_units_are_gone(name: str) -> None:
     wide = [n for gate, n in zip(find_gates(gated), kept.values(), strict=True) if gate.units > 4]
     dense = [layer.units for layer in small.layers if isinstance(layer, keras.layers.Dense)]
     assert sorted(wide) == sorted(n for n in dense if n != 64)
+
+
+@pytest.mark.tensorflow
+def test_a_model_of_short_sentences_is_verified() -> None:
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=50,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=16,
+    )
+    gated = keras_sbp.insert_sbp(backbone, verbose=0)
+    for gate in find_gates(gated):
+        gate.set_posterior(0.0, np.where(np.arange(gate.units) % 2, 4.0, -5.0))
+    _, report = prune(gated)
+    assert report.macs_after < report.macs_before
+    assert report.max_abs_error is not None
+    assert report.variation > 0.01
+    compared = {each.name: each for each in report.compared}
+    assert compared["token_ids"].values == "integers 0 to 49"
+    assert all(each.shape[1] <= 16 for each in report.compared)

@@ -78,3 +78,11 @@ def test_what_is_wrong_is_said() -> None:
         keras_sbp.sweep(compiled(), {"half": 0.5}, (X, Y), verbose=0)
     with pytest.raises(ValueError, match="'f1'.*accuracy"):
         keras_sbp.sweep(compiled(), [L1Norm()], (X, Y), metric="f1", verbose=0)
+
+
+def test_a_generator_of_examples_verifies_every_rule() -> None:
+    examples = (batch for batch in [(X[:8], Y[:8]), (X[8:16], Y[8:16])])
+    rules = {"l1": [L1Norm(0.5), L1Norm(0.25)]}
+    result = keras_sbp.sweep(compiled(), rules, (X, Y), verbose=0, verify=examples)
+    assert [row.error for row in result.rows] == [""] * 3
+    assert list(examples) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import zipfile
 from collections.abc import Callable
@@ -115,6 +116,36 @@ def test_a_class_of_the_users(run: Run) -> None:
     assert "where the class is defined" in run("inspect called.keras", 2)
     again = keras.saving.load_model("called.keras", custom_objects={"Called": Called})
     keras_sbp.insert_sbp(again)
+
+
+@pytest.mark.remedy("Call keras_sbp from Python instead")
+def test_data_for_a_model_with_a_call_of_its_own(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "my_models.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('my_models')\n"
+        "class Mine(keras.Model):\n"
+        "    def __init__(self, **options):\n"
+        "        super().__init__(**options)\n"
+        "        self.dense = keras.layers.Dense(8)\n"
+        "        self.head = keras.layers.Dense(2)\n"
+        "    def call(self, x):\n"
+        "        return self.head(self.dense(x))\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    model = importlib.import_module("my_models").Mine()
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    np.savez("eight.npz", x=x)
+    model(x)
+    model.save("mine.keras")
+    command = "prune mine.keras -o small.keras --rule l2 --import my_models"
+    for option in ("--reweight", "--verify-data"):
+        assert "from Python instead" in run(f"{command} {option} eight.npz", 2)
+    model = keras.saving.load_model("mine.keras")
+    _, report = keras_sbp.prune(model, keras_sbp.L2Norm(), reweight=x, verify=x)
+    assert report.compared[0].values == "given"
+    run(command)
 
 
 @pytest.mark.remedy("Install it: pip install 'keras-sbp[demo]'")
