@@ -81,7 +81,8 @@ def _probed(loss: Any, output: Any) -> LossValues:
     y_pred = _random((_BATCH, *(_POSITIONS for _ in sizes), output.shape[-1] or 2))
     for y_true in _targets(y_pred):
         try:
-            ratios = [_ratio(loss, y_true, y_pred, axis) for axis in range(1 + len(sizes))]
+            with keras.StatelessScope():  # state of a loss, such as that of its noise, stays
+                ratios = [_ratio(loss, y_true, y_pred, axis) for axis in range(1 + len(sizes))]
         except Exception:  # targets of this shape are not for this loss
             continue
         if not all(any(abs(r - known) < _TOLERANCE for known in (1.0, 2.0)) for r in ratios):

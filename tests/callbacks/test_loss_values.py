@@ -169,6 +169,26 @@ def test_what_cannot_be_known_is_doubted(make, loss):
     assert loss_values(model).doubt
 
 
+class Noisy(LOSSES.Loss):
+    """A loss with state."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, y, p):
+        noise = keras.random.uniform((), 0.9999, 1.0001, seed=self.seeds)
+        return ops.mean((y - p) ** 2, -1) * noise
+
+
+def test_trying_a_loss_leaves_its_state_alone():
+    model, loss = segmenter(), Noisy()
+    model.compile("adam", loss)
+    before = ops.convert_to_numpy(loss.seeds.state)
+    assert loss_values(model) == LossValues(H * W)
+    np.testing.assert_array_equal(ops.convert_to_numpy(loss.seeds.state), before)
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
