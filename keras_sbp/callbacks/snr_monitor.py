@@ -148,8 +148,7 @@ class SNRMonitor(keras.callbacks.Callback):
         params = self.params or {}
         self._told = [gate for gate in self._gates if gate.num_samples is None]
         self._steps = int(params["steps"]) if params.get("steps") else None
-        spare = [weight for gate in built for weight in (gate.mu, gate.log_sigma)]
-        leave_out_of_weight_decay(self.model.optimizer, spare)
+        self._leave_out_of_weight_decay(built)
         self._loss = loss_values(self.model)
         self._tell_steps()
         self._say_what_is_not_known(self._loss)
@@ -158,6 +157,20 @@ class SNRMonitor(keras.callbacks.Callback):
         self._diagnosis = Diagnosis(self.model, params.get("epochs") or 1, self._steps)
         if len(built) == len(self._gates):
             self._diagnosis.begin(summarise(self._gates))
+
+    def _leave_out_of_weight_decay(self, built: list[SBPLayer]) -> None:
+        spare = [weight for gate in built for weight in (gate.mu, gate.log_sigma)]
+        decays = leave_out_of_weight_decay(self.model.optimizer, spare)
+        late = [f"'{gate.name}'" for gate in self._gates if not gate.built]
+        if decays and late:
+            _warn(
+                [
+                    f"The optimizer's weight decay pulls at gates that are not built when training "
+                    f"begins: {', '.join(late)}. It would make noise of their units. Expected "
+                    "gates that can be left out of it before the first step. Call the model on a "
+                    "batch before fit(), or give it a keras.Input."
+                ]
+            )
 
     def _tell_steps(self) -> None:
         strategy = getattr(self.model, "distribute_strategy", None)

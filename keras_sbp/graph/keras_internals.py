@@ -327,8 +327,10 @@ def captured_arguments(layer: keras.layers.Layer, name: str) -> dict[str, Any] |
 
 def leave_out_of_weight_decay(
     optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]
-) -> None:
+) -> bool:
     """Has an optimizer no longer decay some variables, beside those that it leaves out already.
+
+    Returns whether it decays any.
 
     `exclude_from_weight_decay()` would forget what the user has left out, and refuses an optimizer
     that is built. The optimizer inside a `LossScaleOptimizer` is the one that decays.
@@ -336,11 +338,12 @@ def leave_out_of_weight_decay(
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     if getattr(optimizer, "weight_decay", None) is None:
-        return
+        return False
     keys = {optimizer._var_key(variable) for variable in variables}
     excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
     optimizer._exclude_from_weight_decay = excluded | keys
     optimizer._exclude_from_weight_decay_cache = {}
+    return True
 
 
 def deep_copy(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -96,3 +98,24 @@ def test_what_the_user_left_out_of_weight_decay_stays_so(tmp_path) -> None:
     fit(loaded)
     assert_unmoved(loaded)
     assert norm(loaded, "decayed") < norm(model, "decayed")
+
+
+@pytest.mark.tensorflow  # the other trainers build a model before callbacks are asked
+@pytest.mark.remedy("Call the model on a batch before fit(), or give it a keras.Input")
+@pytest.mark.filterwarnings("ignore:No gate can:UserWarning")
+def test_gates_that_are_built_too_late_are_named() -> None:
+    def train(*begin: object, call: bool = False) -> keras.Model:
+        gate = keras_sbp.SBPLayer(num_samples=8, kl_weight=0.0, mu_initializer=1.0, name="gate")
+        model = keras.Sequential([*begin, keras.layers.Dense(4), gate, keras.layers.Dense(2)])
+        model.compile(OPTIMIZERS["AdamW"](), flat)
+        if call:
+            model(INPUTS)
+        fit(model)
+        return model
+
+    with pytest.warns(UserWarning, match="not built when training begins: 'gate'.*Call the model"):
+        train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The optimizer's weight decay")
+        assert_unmoved(train(call=True))
+        assert_unmoved(train(keras.Input((3,))))
