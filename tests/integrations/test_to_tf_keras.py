@@ -25,6 +25,8 @@ def randomise(model: keras.Model) -> keras.Model:
     """Weights that show a mistake: no bias is 0, no variance is 1."""
     rng = np.random.default_rng(0)
     for weight in model.weights:
+        if weight.name == "alive":
+            continue  # of gates: which units are not frozen
         positive = "variance" in weight.name
         values = rng.uniform(0.5, 1.5, weight.shape) if positive else None
         if values is None:
@@ -224,7 +226,7 @@ def gated_convnet() -> keras.Model:
     randomise(model)
     gates[0].set_posterior(0.0, [4.0, 4.0, 4.0] + [-5.0] * 5)
     # Features of kept channels go one by one, so that the pruned network takes by index.
-    gates[1].set_posterior(0.0, np.where(np.arange(200) % 7 == 0, 4.0, -5.0))
+    gates[1].set_posterior(0.0, np.where(np.arange(200) % 7 == 0, -5.0, 4.0))
     return model
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_sbp.selection.least_squares import Moments, refit, select
+from keras_sbp.selection.least_squares import RIDGE, Moments, refit, select
 
 
 def moments_of(x, y, unit_of=None) -> Moments:
@@ -36,7 +36,11 @@ def problem(seed, units=8, size=1, always=0, targets=3, rows=80, noise=0.3):
 
 
 def residual(x, y, features) -> float:
+    """With the ridge, which counts where random features almost depend on each other."""
     chosen = x[:, features]
+    ridge = np.diag(np.sqrt(RIDGE) * np.linalg.norm(chosen, axis=0))
+    chosen = np.concatenate([chosen, ridge])
+    y = np.concatenate([y, np.zeros((len(ridge), y.shape[1]))])
     fitted = chosen @ np.linalg.lstsq(chosen, y, rcond=None)[0]
     return float(((y - fitted) ** 2).sum())
 
