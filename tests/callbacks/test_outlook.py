@@ -290,3 +290,25 @@ def test_a_train_step_may_take_the_loss_of_keras():
     said, kept = fit(gated(adam(), Inherited, log_sigma_initializer=-2.0), 8)
     assert 0 < kept < 6
     assert not any("Inherited" in each for each in said)
+
+
+@pytest.mark.remedy("Pass num_samples, or fit(steps_per_epoch=...)")
+def test_a_kl_that_never_counted_gets_its_weight_as_said() -> None:
+    def batches():
+        while True:
+            yield np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+
+    def fit(**gate: float) -> float:
+        parts = [keras.layers.Dense(4), SBPLayer(**gate), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input((3,)), *parts])
+        model.compile("adam", "mse")
+        monitor = SNRMonitor(verbose=0)
+        history = model.fit(batches(), steps_per_epoch=2, verbose=0, callbacks=[monitor]).history
+        return history["sbp_kl"][0]
+
+    with pytest.warns(UserWarning, match="the KL had weight 0 throughout.*Pass num_samples"):
+        assert fit(kl_weight=0.0, num_samples=8) == 0.0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*the KL had weight 0 throughout")
+        assert fit() > 0.0
+        assert fit(num_samples=8) > 0.0

@@ -46,6 +46,7 @@ def refuse(train, *arguments, **options):
         train(*arguments, **options)
 
 
+@pytest.mark.remedy("or train with model.fit(..., callbacks=[keras_sbp.SNRMonitor()])")
 @pytest.mark.parametrize("make", [sequential, Subclassed])
 @pytest.mark.parametrize("method", ["fit", "train_on_batch"])
 def test_the_next_fit_with_the_monitor_trains(make, method):

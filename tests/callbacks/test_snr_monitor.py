@@ -160,11 +160,17 @@ def test_writes_to_the_log_where_the_progress_bar_does(capsys, caplog):
     assert records[0].getMessage().startswith("SBP keeps 8 of 8")
 
 
+@pytest.mark.remedy("Put keras_sbp.SBPLayer() behind the layers whose units may go")
 def test_a_model_without_gates_is_refused():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)], name="plain")
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="SNRMonitor found no gate in model 'plain'"):
         model.fit(X, Y, verbose=0, callbacks=[SNRMonitor()])
+    model.fit(X, Y, verbose=0)
+    gated = keras.Sequential([*model.layers[:-1], SBPLayer(), keras.layers.Dense(1)])
+    gated.compile("sgd", "mse")
+    gated.build((None, 4))
+    assert "sbp_kept" in gated.fit(X, Y, verbose=0, callbacks=[SNRMonitor()]).history
 
 
 def test_a_bad_posterior_is_refused_before_training():
