@@ -7,6 +7,7 @@ import pytest
 from keras import layers
 
 from keras_sbp import export
+from tests import kernels
 
 pytestmark = pytest.mark.tensorflow
 
@@ -32,6 +33,8 @@ def test_transposed_convolutions_with_rows_of_their_own(layer, arguments, tmp_pa
         **{"filters": 3, "kernel_size": 3, "strides": 2, "bias_initializer": bias, **arguments}
     )
     model = keras.Model(image, up(image))
-    report = export(model, tmp_path / "m.onnx")
-    assert report.max_abs_error <= 1e-5
+    # Where TensorFlow cannot run the model, there is nothing to compare the file with.
+    runs = "dilation_rate" not in arguments or kernels.is_here("dilated_transposed")
+    report = export(model, tmp_path / "m.onnx", verify=runs)
+    assert not runs or report.max_abs_error <= 1e-5
     assert "ConvTranspose" in report.ops

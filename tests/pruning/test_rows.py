@@ -20,11 +20,13 @@ def convolutions():
         paddings = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
         settings = itertools.product(paddings, ((1, 1), (2, 1), (3, 1), (1, 2)), (1, 2, 3))
         for padding, (strides, dilation), kernel in settings:
-            yield (
-                cls(4, kernel, strides=strides, padding=padding, dilation_rate=dilation),
-                (*size, 3),
-            )
-    yield layers.Conv2D(4, (1, 3), strides=(2, 1), padding="same"), (7, 8, 3)
+            name = f"{cls.__name__}_{padding}_{strides}_{dilation}_{kernel}"
+            arguments = {"strides": strides, "padding": padding, "dilation_rate": dilation}
+            strided = rank == 3 and padding == "same" and strides > kernel
+            needed = [pytest.mark.kernel("strided_beyond_the_kernel")] if strided else []
+            layer = cls(4, kernel, name=name, **arguments)
+            yield pytest.param(layer, (*size, 3), marks=needed)
+    yield layers.Conv2D(4, (1, 3), strides=(2, 1), padding="same", name="oblong"), (7, 8, 3)
 
 
 def channels_first():
@@ -36,8 +38,8 @@ def channels_first():
 CASES = [
     *convolutions(),
     *(pytest.param(*case, marks=pytest.mark.kernel("channels_first")) for case in channels_first()),
-    (layers.Dense(5), (7,)),
-    (layers.Dense(5), (3, 4, 7)),
+    (layers.Dense(5, name="features"), (7,)),
+    (layers.Dense(5, name="positions"), (3, 4, 7)),
 ]
 
 
