@@ -21,7 +21,7 @@ test: $(VENV)/.has-dev
 
 ## test-jax: the backend-neutral tests that differ most by backend, Keras on JAX
 # XLA need not optimise what runs once. Compiling every shape of a random network takes long.
-JAX_TESTS := tests/distributions tests/layers tests/selection tests/callbacks \
+JAX_TESTS := tests/distributions tests/layers tests/rules tests/callbacks \
 	$(addprefix tests/graph/test_,contract.py copying.py trace.py unfold.py) \
 	$(addprefix tests/pruning/test_,gates_report.py golden_journey.py independent_copies.py \
 		insert_copy.py min_keep.py prune.py random_graphs.py reweight.py rules.py verify.py)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.architectures.results import machine, versions, write_json
-from keras_sbp.selection.least_squares import Moments, refit, select
+from keras_sbp.rules.least_squares import Moments, refit, select
 
 JSON = pathlib.Path(__file__).parent / "results" / "input_change_cost.json"
 EXAMPLES, POSITIONS, UNITS, TAPS, TARGETS = 512, 32, 512, 9, 512

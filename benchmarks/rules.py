@@ -129,9 +129,7 @@ def _by_input_change(samples: np.ndarray, fractions: list[float], reweight: bool
     }
 
 
-def _same_everywhere(
-    model: keras.Model, make: Callable, fraction: float
-) -> keras_sbp.selection.Rule:
+def _same_everywhere(model: keras.Model, make: Callable, fraction: float) -> keras_sbp.rules.Rule:
     """The rule that keeps the same part of each layer, as much as the fraction allows."""
     low, high = 0.0, 1.0
     for _ in range(8):
@@ -144,7 +142,7 @@ def _same_everywhere(
     return make(keep=low)
 
 
-def _curve(rule: keras_sbp.selection.Rule) -> list[Budget]:
+def _curve(rule: keras_sbp.rules.Rule) -> list[Budget]:
     # Down to 2 % of the work, the floor that protects barely trained gates would decide.
     return [Budget(macs=fraction, base=rule, min_keep=1) for fraction in FRACTIONS]
 

@@ -34,6 +34,7 @@ __all__ = [
     "insert_sbp",
     "prune",
     "register_handler",
+    "rules",
     "sweep",
     "testing",
 ]

@@ -2,13 +2,14 @@
 
 import keras_sbp.distributions as distributions
 import keras_sbp.handlers as handlers
+import keras_sbp.rules as rules
 import keras_sbp.testing as testing
 from keras_sbp.callbacks import KLWarmup, SNRMonitor
 from keras_sbp.exporting import benchmark, export
 from keras_sbp.handlers import LayerHandler, register_handler
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import gates_report, insert_sbp, prune, sweep
-from keras_sbp.selection import (
+from keras_sbp.rules import (
     BatchNormScale,
     BMRSNormal,
     BMRSUniform,

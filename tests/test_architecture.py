@@ -21,7 +21,7 @@ ROOMS = [
     "printing",
     "comparing",
     "distributions",
-    "selection",
+    "rules",
     "layers",
     "graph",
     "handlers",
@@ -152,6 +152,7 @@ def test_public_names() -> None:
         "insert_sbp",
         "prune",
         "register_handler",
+        "rules",
         "sweep",
         "testing",
     ]

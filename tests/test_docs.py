@@ -210,7 +210,7 @@ def test_docstring_blocks_about_files() -> None:
 
 def test_docstring_block_of_rule() -> None:
     namespace = {"keras": keras, "keras_sbp": keras_sbp}
-    run_docstring_block(keras_sbp.selection.PosteriorRule, namespace)
+    run_docstring_block(keras_sbp.rules.PosteriorRule, namespace)
     posterior = keras_sbp.distributions.TruncatedLogNormal([0.0, -15.0], [-5.0, -5.0])
     assert namespace["MeanThreshold"]().keep(posterior).tolist() == [True, False]
 

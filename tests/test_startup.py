@@ -25,8 +25,8 @@ sys.argv = ["keras-sbp"]
 import keras_sbp
 assert "SBPLayer" in dir(keras_sbp)
 assert not hasattr(keras_sbp, "__wrapped__") and "keras" not in sys.modules
-from keras_sbp.selection.rule import Rule
-assert keras_sbp.selection.Rule is Rule
+from keras_sbp.rules.rule import Rule
+assert keras_sbp.rules.Rule is Rule
 from keras_sbp import *
 import keras
 assert keras.saving.get_registered_object("keras_sbp>SBPLayer") is SBPLayer is keras_sbp.SBPLayer

@@ -25,7 +25,7 @@ from keras_sbp.pruning import insert_sbp, prune
 from keras_sbp.pruning.decide import decide
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.network import ProgramNetwork
-from keras_sbp.selection import OwnRules
+from keras_sbp.rules import OwnRules
 
 BATCH_SIZE = 16
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest output

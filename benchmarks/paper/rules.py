@@ -9,7 +9,7 @@ import keras_sbp
 from benchmarks.paper import torch_pruning
 from benchmarks.paper.config import Prune
 from keras_sbp.cli.data import Dataset
-from keras_sbp.selection import Rule
+from keras_sbp.rules import Rule
 
 OF_POSTERIORS = {
     "snr": keras_sbp.SNRThreshold,

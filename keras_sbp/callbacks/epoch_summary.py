@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import PosteriorRule
+from keras_sbp.rules import PosteriorRule
 
 # How finely, and how far, a gate's way to losing a unit is looked at.
 _STEP, _FARTHEST = 0.25, 25.0

@@ -12,7 +12,7 @@ from keras_sbp.cli.errors import UsageError, told_to_the_user
 if TYPE_CHECKING:
     import keras
 
-    from keras_sbp.selection import Rule
+    from keras_sbp.rules import Rule
 
 # What each rule is called in Python, and which options it takes.
 _RULES = {
@@ -123,19 +123,19 @@ def rule_of(options: argparse.Namespace, model: keras.Model) -> Rule | None:
 
 
 def _make(options: argparse.Namespace, model: keras.Model) -> Rule | None:
-    from keras_sbp import selection
+    from keras_sbp import rules
 
     budget = _budget_of(options)
     if options.rule is None:
-        return selection.Budget(**budget) if budget else None
+        return rules.Budget(**budget) if budget else None
     name, takes = _RULES[options.rule]
-    make = getattr(selection, name)
+    make = getattr(rules, name)
     values = arguments.given(**{option: getattr(options, option) for option in takes})
     values |= _examples(options, model)
     if options.rule == "input-change" and budget:
-        return make(**values, keep=selection.Budget(**budget))
+        return make(**values, keep=rules.Budget(**budget))
     rule = make(**values)
-    return selection.Budget(**budget, base=rule) if budget else rule
+    return rules.Budget(**budget, base=rule) if budget else rule
 
 
 def _check_gates(options: argparse.Namespace, model: keras.Model) -> None:

@@ -6,7 +6,7 @@ import math
 from numbers import Real
 from typing import Any
 
-from keras_sbp.selection import PosteriorRule
+from keras_sbp.rules import PosteriorRule
 
 NOISE_KINDS = ("example", "batch")
 
@@ -83,7 +83,7 @@ def check_rule(rule: Any) -> PosteriorRule:
     if not isinstance(rule, PosteriorRule):
         raise TypeError(
             "SBPLayer asks a rule which units stay. Expected a "
-            "keras_sbp.selection.PosteriorRule, such as keras_sbp.SNRThreshold(1.0), or None for "
+            "keras_sbp.rules.PosteriorRule, such as keras_sbp.SNRThreshold(1.0), or None for "
             "that one. "
             f"Received: rule={rule!r} (of type {type(rule).__name__})."
         )

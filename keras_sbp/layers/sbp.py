@@ -14,7 +14,7 @@ from keras_sbp.layers.deciding import check_decision, deciding, decision_for
 from keras_sbp.layers.kl_weighting import KLWeighting
 from keras_sbp.layers.one_line import one_line
 from keras_sbp.layers.stored_posterior import StoredPosterior
-from keras_sbp.selection import PosteriorRule, SNRThreshold
+from keras_sbp.rules import PosteriorRule, SNRThreshold
 
 __all__ = ["SBPLayer", "deciding"]
 
@@ -48,7 +48,7 @@ class SBPLayer(keras.layers.Layer):
             per epoch.
         kl_weight: Factor on the KL, 0 or greater. 1 is the evidence lower
             bound.
-        rule: A `keras_sbp.selection.PosteriorRule` that decides which units stay.
+        rule: A `keras_sbp.rules.PosteriorRule` that decides which units stay.
             `None` means `SNRThreshold(1.0)`.
         log_low: Lower end of the interval that log theta is truncated to.
         log_high: Upper end of that interval.

@@ -9,8 +9,8 @@ import numpy as np
 from keras_sbp.graph import Graph, find_gates
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.network import ProgramNetwork
-from keras_sbp.selection import Rule, UnitGroup
-from keras_sbp.selection.ranking import rounded_up
+from keras_sbp.rules import Rule, UnitGroup
+from keras_sbp.rules.ranking import rounded_up
 from keras_sbp.telling import warn
 
 

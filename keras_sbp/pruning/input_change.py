@@ -14,7 +14,7 @@ from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.input_moments import Meter, State
 from keras_sbp.pruning.readers import find_readers
 from keras_sbp.pruning.reweight import new_weights, removed_rows
-from keras_sbp.selection.least_squares import Selection, select
+from keras_sbp.rules.least_squares import Selection, select
 
 
 def select_units(

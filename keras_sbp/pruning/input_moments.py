@@ -14,7 +14,7 @@ from keras_sbp.graph.run import run
 from keras_sbp.layers import SBPLayer, deciding
 from keras_sbp.pruning.readers import Reader
 from keras_sbp.pruning.rows import count_rows, matrix, take_rows
-from keras_sbp.selection.least_squares import Moments
+from keras_sbp.rules.least_squares import Moments
 
 BATCH_SIZE = 64
 

@@ -26,8 +26,8 @@ from keras_sbp.pruning.plan import Placement
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.reweight import Weights, reweight
 from keras_sbp.pruning.unit_kernels import unit_kernels
-from keras_sbp.selection import Costs, Decisions, Network, UnitGroup
-from keras_sbp.selection.least_squares import Selection
+from keras_sbp.rules import Costs, Decisions, Network, UnitGroup
+from keras_sbp.rules.least_squares import Selection
 
 
 class ProgramNetwork(Network):

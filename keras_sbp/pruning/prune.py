@@ -20,7 +20,7 @@ from keras_sbp.pruning.report import PruneReport
 from keras_sbp.pruning.summarise import summarise
 from keras_sbp.pruning.verify import examples_of
 from keras_sbp.pruning.verify import verify as compare
-from keras_sbp.selection import OwnRules, Rule
+from keras_sbp.rules import OwnRules, Rule
 
 
 def prune(

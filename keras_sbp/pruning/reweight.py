@@ -14,7 +14,7 @@ from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.input_moments import Measured, Meter, State
 from keras_sbp.pruning.readers import Reader, find_readers
-from keras_sbp.selection.least_squares import refit
+from keras_sbp.rules.least_squares import refit
 
 Weights = tuple[tuple[keras.Variable, np.ndarray], ...]
 

@@ -13,7 +13,7 @@ from rich.progress import track
 from keras_sbp.pruning.prune import prune
 from keras_sbp.pruning.sweep_result import SweepResult, SweepRow
 from keras_sbp.pruning.verify import read_once
-from keras_sbp.selection import Network, Rule, UnitGroup
+from keras_sbp.rules import Network, Rule, UnitGroup
 
 WHOLE = "all units"
 

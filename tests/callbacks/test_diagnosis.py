@@ -13,7 +13,7 @@ from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, GateSummary
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import SNRThreshold
+from keras_sbp.rules import SNRThreshold
 
 
 def summary(kept=4, moved=0.0, kl=0.1, units=4, trains=True, name="gate"):

@@ -13,7 +13,7 @@ from keras_sbp.graph.registry import handler_of, registered_classes
 from keras_sbp.pruning.decide import decide
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.network import ProgramNetwork
-from keras_sbp.selection import OwnRules
+from keras_sbp.rules import OwnRules
 from tests.pruning.oracle import assert_same_function, drop_units, gate, randomise
 
 ROW = np.linspace(0.5, 1.5, 6).astype("float32")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import SNRThreshold
+from keras_sbp.rules import SNRThreshold
 
 GOLDEN = Path(__file__).parent / "golden"
 FORMAT = 2

@@ -10,7 +10,7 @@ import pytest
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import PosteriorRule, SNRThreshold
+from keras_sbp.rules import PosteriorRule, SNRThreshold
 
 
 @keras.saving.register_keras_serializable(package="test_sbp_arguments")

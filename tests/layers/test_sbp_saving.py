@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import SNRThreshold
+from keras_sbp.rules import SNRThreshold
 
 GOLDEN = Path(__file__).parent / "golden"
 INPUTS = np.linspace(-1.0, 1.0, 8, dtype="float32").reshape(4, 2)

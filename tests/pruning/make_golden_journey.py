@@ -25,7 +25,7 @@ RULES = {
 IMAGES = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype("float32")
 
 
-def make_model(rule: keras_sbp.selection.PosteriorRule) -> keras.Model:
+def make_model(rule: keras_sbp.rules.PosteriorRule) -> keras.Model:
     """Returns the architecture of the golden files, untrained."""
     image = keras.Input((6, 6, 2), name="image")
     x = layers.Conv2D(4, 3, use_bias=False, name="conv")(image)

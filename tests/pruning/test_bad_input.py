@@ -11,7 +11,7 @@ from keras import Input, Model, Sequential, layers
 
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import prune
-from keras_sbp.selection import PosteriorRule
+from keras_sbp.rules import PosteriorRule
 from tests.pruning.oracle import drop_units, gate, randomise
 
 

@@ -12,7 +12,7 @@ from keras import Input, Model, layers, ops
 
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import PruneReport, prune
-from keras_sbp.selection import L2Norm
+from keras_sbp.rules import L2Norm
 from tests.pruning.oracle import drop_units, gate, randomise
 from tests.pruning.reason_claims import assert_reasons
 

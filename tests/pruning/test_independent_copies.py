@@ -79,7 +79,7 @@ def fitted_gated() -> Model:
     return model
 
 
-def pruned(*rule: keras_sbp.selection.Rule, **options) -> Callable[[Model], Model]:
+def pruned(*rule: keras_sbp.rules.Rule, **options) -> Callable[[Model], Model]:
     return lambda model: keras_sbp.prune(model, *rule, **options)[0]
 
 

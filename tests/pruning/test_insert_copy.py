@@ -239,7 +239,7 @@ def test_gated_model_trains_saves_and_loads(tmp_path) -> None:
 
 
 def test_rule_of_ones_own_need_not_be_registered() -> None:
-    class KeepAll(keras_sbp.selection.PosteriorRule):
+    class KeepAll(keras_sbp.rules.PosteriorRule):
         def keep(self, posterior):
             return posterior.mean() > -1.0
 

@@ -114,7 +114,7 @@ def test_taylor_is_the_squared_gradient() -> None:
         expected += (error * h[part] * np.asarray(out.kernel)[:, 0]).sum(0) ** 2 / 2
     seen = {}
 
-    class Watched(keras_sbp.selection.Rule):
+    class Watched(keras_sbp.rules.Rule):
         def importance(self, network):
             seen.update(network.squared_gradients((x, y), "mse", 4))
             return seen
@@ -228,11 +228,11 @@ def test_budget_over_posteriors_removes_first_what_the_rule_would() -> None:
             assert (kept | ~own).all() if wanted > share else (own | ~kept).all()
 
 
-def decided(model: Model, rule: keras_sbp.selection.Rule) -> dict:
+def decided(model: Model, rule: keras_sbp.rules.Rule) -> dict:
     """What a rule decides inside prune()."""
     seen = {}
 
-    class Watched(keras_sbp.selection.Rule):
+    class Watched(keras_sbp.rules.Rule):
         def importance(self, network):
             return rule.importance(network)
 

@@ -12,7 +12,7 @@ from keras import Input, Model, Sequential, layers
 import keras_sbp
 from keras_sbp.graph import find_gates
 from keras_sbp.graph.registry import handler_of
-from keras_sbp.selection import PosteriorRule
+from keras_sbp.rules import PosteriorRule
 from tests.pruning.oracle import drop_units, gate, randomise
 from tests.remedies.case import case, check_remedy
 

@@ -10,8 +10,8 @@ import pytest
 from keras import Input, Model, Sequential, layers
 
 import keras_sbp
-from keras_sbp.selection import Rule
-from keras_sbp.selection.least_squares import Moments, select
+from keras_sbp.rules import Rule
+from keras_sbp.rules.least_squares import Moments, select
 from tests.pruning.oracle import drop_units, randomise
 from tests.remedies.case import case, check_remedy
 

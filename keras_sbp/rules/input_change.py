@@ -9,12 +9,11 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_sbp.selection.baselines import check_fraction
-from keras_sbp.selection.budget import Budget
-from keras_sbp.selection.least_squares import Selection
-from keras_sbp.selection.network import Decisions, Network, UnitGroup
-from keras_sbp.selection.ranking import most_important
-from keras_sbp.selection.rule import Rule
+from keras_sbp.rules.budget import Budget
+from keras_sbp.rules.least_squares import Selection
+from keras_sbp.rules.network import Decisions, Network, UnitGroup
+from keras_sbp.rules.ranking import most_important
+from keras_sbp.rules.rule import Rule, check_fraction
 
 VARIANTS = ("asymmetric", "sequential", "layer")
 

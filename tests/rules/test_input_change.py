@@ -10,8 +10,8 @@ from keras import Input, Model, layers
 from keras_sbp.graph import find_gates, trace
 from keras_sbp.pruning.decide import decide
 from keras_sbp.pruning.network import ProgramNetwork
-from keras_sbp.selection import Budget
-from keras_sbp.selection.input_change import VARIANTS, LayerInputChange
+from keras_sbp.rules import Budget
+from keras_sbp.rules.input_change import VARIANTS, LayerInputChange
 from tests.pruning.redundant import (
     REDUNDANT,
     data_for,

@@ -9,11 +9,10 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_sbp.selection.baselines import check_fraction
-from keras_sbp.selection.network import Decisions, Network, UnitGroup
-from keras_sbp.selection.removal import Removal, removal_order
-from keras_sbp.selection.rule import PosteriorRule, Rule
-from keras_sbp.selection.snr import SNRThreshold
+from keras_sbp.rules.network import Decisions, Network, UnitGroup
+from keras_sbp.rules.ranking import Removal, removal_order
+from keras_sbp.rules.rule import PosteriorRule, Rule, check_fraction
+from keras_sbp.rules.snr import SNRThreshold
 from keras_sbp.telling import warn
 
 # How many units of a group stay unless the user says: of those that are worth something, a share.
@@ -88,7 +87,7 @@ class Budget(Rule):
         if base is not None and not isinstance(base, Rule):
             raise TypeError(
                 "Budget asks its base how important units are. Expected a "
-                f"keras_sbp.selection.Rule, such as keras_sbp.L2Norm(). Received: base={base!r} "
+                f"keras_sbp.rules.Rule, such as keras_sbp.L2Norm(). Received: base={base!r} "
                 f"(of type {type(base).__name__})."
             )
         self.what, value = given.popitem()

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.selection import PosteriorRule, SNRThreshold
+from keras_sbp.rules import PosteriorRule, SNRThreshold
 
 
 def posterior_with_snr(snr):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_sbp.selection.least_squares import RIDGE, Moments, refit, select
+from keras_sbp.rules.least_squares import RIDGE, Moments, refit, select
 
 
 def moments_of(x, y, unit_of=None) -> Moments:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_sbp.selection.budget import Budget, removal_order
-from keras_sbp.selection.network import Costs, Network, UnitGroup
-from keras_sbp.selection.ranking import most_important, rounded_up
-from keras_sbp.selection.rule import Rule
+from keras_sbp.rules.budget import Budget
+from keras_sbp.rules.network import Costs, Network, UnitGroup
+from keras_sbp.rules.ranking import most_important, removal_order, rounded_up
+from keras_sbp.rules.rule import Rule
 
 FLOATS = st.lists(st.floats(-5, 5), min_size=1, max_size=12)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.selection.least_squares import Selection
+from keras_sbp.rules.least_squares import Selection
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.selection.network import Network, UnitGroup
+from keras_sbp.rules.network import Network, UnitGroup
+from keras_sbp.rules.ranking import most_important
 
 
 class Rule(abc.ABC):
@@ -71,6 +74,34 @@ class Rule(abc.ABC):
         return f"{type(self).__name__}({arguments})"
 
 
+class FractionRule(Rule):
+    """Keeps a fraction of each group of units, the most important ones.
+
+    Args:
+        keep: Float in (0, 1], the fraction of each group that stays. At least
+            one unit does; a unit of unknown importance does too.
+
+    Raises:
+        TypeError: If `keep` is not a number.
+        ValueError: If `keep` is not in (0, 1].
+    """
+
+    def __init__(self, keep: float = 0.5) -> None:
+        self.keep = check_fraction(type(self).__name__, "keep", keep)
+
+    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns the most important units of each group."""
+        importance = self.importance(network)
+        return {
+            group: most_important(importance[group], math.ceil(self.keep * group.units))
+            for group in network.groups
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments that are plain values."""
+        return {"keep": self.keep}
+
+
 class PosteriorRule(Rule):
     """Decides from the posteriors of gates; the kind of rule that an `SBPLayer` can have.
 
@@ -91,7 +122,7 @@ class PosteriorRule(Rule):
 
     ```python
     @keras.saving.register_keras_serializable(package="my_rules")
-    class MeanThreshold(keras_sbp.selection.PosteriorRule):
+    class MeanThreshold(keras_sbp.rules.PosteriorRule):
         def keep(self, posterior):
             return posterior.mean() > 0.01
 
@@ -162,3 +193,24 @@ class OwnRules(Rule):
     def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns what the gates' rules keep."""
         return {group: group.rule.keep(group.posterior) for group in network.groups}
+
+
+def check_fraction(rule: str, name: str, value: Any) -> float:
+    """Returns a number in (0, 1].
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not in this range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{rule} expected `{name}` to be a number. "
+            f"Received: {name}={value!r} (of type {type(value).__name__}). "
+            "Pass a float, such as 0.5."
+        )
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"{rule} expected `{name}` to be a fraction above 0 and at most 1. "
+            f"Received: {name}={value!r}. Pass a float, such as 0.5."
+        )
+    return float(value)

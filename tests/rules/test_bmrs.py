@@ -14,7 +14,7 @@ from mpmath import mpf
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
-from keras_sbp.selection import BMRSNormal, BMRSUniform
+from keras_sbp.rules import BMRSNormal, BMRSUniform
 
 TRAINED = pathlib.Path(__file__).parent / "golden" / "lenet5_posteriors.npz"
 

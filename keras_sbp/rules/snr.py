@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.selection.network import UnitGroup
-from keras_sbp.selection.rule import PosteriorRule
+from keras_sbp.rules.network import UnitGroup
+from keras_sbp.rules.rule import PosteriorRule
 
 
 @final

@@ -1,0 +1,36 @@
+"""Rules, which decide which units stay.
+
+`FractionRule` is the short form of a rule of your own, `PosteriorRule` the kind that a gate can
+have, and `Rule` what they and all others are made from.
+"""
+
+from keras_sbp.rules.bmrs import BMRSNormal, BMRSUniform
+from keras_sbp.rules.budget import Budget
+from keras_sbp.rules.input_change import LayerInputChange
+from keras_sbp.rules.network import Costs, Decisions, Network, UnitGroup
+from keras_sbp.rules.random import Random
+from keras_sbp.rules.rule import FractionRule, OwnRules, PosteriorRule, Rule
+from keras_sbp.rules.snr import SNRThreshold
+from keras_sbp.rules.taylor import Taylor
+from keras_sbp.rules.weight_norms import BatchNormScale, L1Norm, L2Norm
+
+__all__ = [
+    "BMRSNormal",
+    "BMRSUniform",
+    "BatchNormScale",
+    "Budget",
+    "Costs",
+    "Decisions",
+    "FractionRule",
+    "L1Norm",
+    "L2Norm",
+    "LayerInputChange",
+    "Network",
+    "OwnRules",
+    "PosteriorRule",
+    "Random",
+    "Rule",
+    "SNRThreshold",
+    "Taylor",
+    "UnitGroup",
+]
