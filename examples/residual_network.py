@@ -35,7 +35,7 @@ def block(x: keras.KerasTensor, name: str, stream: keras_sbp.SBPLayer) -> keras.
     y = layers.BatchNormalization(name=f"{name}_norm2")(y)
     # One gate for the whole branch: where it goes, the block goes. It stands for as many channels
     # as the block has, and its KL is weighted like theirs together.
-    y = keras_sbp.SBPLayer(axis=(), kl_weight=KL_WEIGHT * channels, name=f"{name}_branch")(y)
+    y = keras_sbp.SBPLayer(axis=None, kl_weight=KL_WEIGHT * channels, name=f"{name}_branch")(y)
     x = layers.Add(name=f"{name}_add")([x, y])
     x = layers.ReLU(name=f"{name}_relu2")(x)
     # The stream keeps one width from block to block, so its channels share one gate: the same

@@ -6,7 +6,7 @@ import keras
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.layers import SBPLayer
-from keras_sbp.layers.kl_weighting import before_refusing
+from keras_sbp.layers._kl_weighting import before_refusing
 
 before_refusing.append(keras_internals.undo_running_step)
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
-if TYPE_CHECKING:
-    from keras_sbp.layers.sbp import SBPLayer
+Decisions = Mapping[keras.layers.Layer, np.ndarray]
 
-_decisions: contextvars.ContextVar[Mapping[SBPLayer, np.ndarray]] = contextvars.ContextVar(
+_decisions: contextvars.ContextVar[Decisions] = contextvars.ContextVar(
     "keras_sbp_decisions",
     default={},  # noqa: B039 (never mutated, always replaced)
 )
 
 
 @contextlib.contextmanager
-def deciding(decisions: Mapping[SBPLayer, np.ndarray]) -> Iterator[None]:
+def deciding(decisions: Decisions) -> Iterator[None]:
     """Makes gates obey given decisions instead of their own rules.
 
     Inside the block, an inference call of a gate in the mapping keeps what
@@ -45,12 +44,12 @@ def deciding(decisions: Mapping[SBPLayer, np.ndarray]) -> Iterator[None]:
         _decisions.reset(token)
 
 
-def decision_for(gate: SBPLayer) -> np.ndarray | None:
+def decision_for(gate: keras.layers.Layer) -> np.ndarray | None:
     """Returns what the surrounding `deciding` blocks say of a gate, else None."""
     return _decisions.get().get(gate)
 
 
-def check_decision(gate: SBPLayer, keep: np.ndarray) -> np.ndarray:
+def check_decision(gate: keras.layers.Layer, keep: np.ndarray) -> np.ndarray:
     """Returns `keep` as an array, if it has one boolean per unit of the gate."""
     keep = np.asarray(keep)
     if keep.shape != (gate.units,) or keep.dtype != bool:

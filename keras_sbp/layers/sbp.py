@@ -9,14 +9,12 @@ import numpy as np
 from keras import ops
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.layers import arguments, raw_values, unit_axis
-from keras_sbp.layers.deciding import check_decision, deciding, decision_for
-from keras_sbp.layers.kl_weighting import KLWeighting
-from keras_sbp.layers.one_line import one_line
-from keras_sbp.layers.stored_posterior import StoredPosterior
+from keras_sbp.layers import arguments
+from keras_sbp.layers._axis import broadcast_shape, check_axis, count_units
+from keras_sbp.layers._kl_weighting import KLWeighting
+from keras_sbp.layers._posterior_weights import StoredPosterior, value_initializer
+from keras_sbp.layers.deciding import check_decision, decision_for
 from keras_sbp.rules import PosteriorRule, SNRThreshold
-
-__all__ = ["SBPLayer", "deciding"]
 
 
 @final
@@ -42,7 +40,7 @@ class SBPLayer(keras.layers.Layer):
 
     Args:
         axis: Integer, the axis along which the units lie, negative counted
-            from the end; or `()` for one gate over the whole tensor.
+            from the end; or `None` for one gate over the whole tensor.
         num_samples: Number of training examples N that the KL is divided by.
             `None` leaves it to `SNRMonitor`, which tells the gate the steps
             per epoch.
@@ -86,7 +84,8 @@ class SBPLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        axis: int | tuple[()] = -1,
+        axis: int | None = -1,
+        *,
         num_samples: float | None = None,
         kl_weight: float = 1.0,
         rule: PosteriorRule | None = None,
@@ -100,7 +99,7 @@ class SBPLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.axis = unit_axis.check_axis(axis)
+        self.axis = check_axis(axis)
         self.num_samples = arguments.check_num_samples(num_samples)
         self.kl_weight = arguments.check_kl_weight(kl_weight)
         self.rule = arguments.check_rule(SNRThreshold() if rule is None else rule)
@@ -109,8 +108,8 @@ class SBPLayer(keras.layers.Layer):
         self.learning_rate_multiplier = arguments.check_number(
             "learning_rate_multiplier", learning_rate_multiplier, above=0.0
         )
-        self.mu_initializer = raw_values.value_initializer(mu_initializer)
-        self.log_sigma_initializer = raw_values.value_initializer(log_sigma_initializer)
+        self.mu_initializer = value_initializer(mu_initializer)
+        self.log_sigma_initializer = value_initializer(log_sigma_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.units: int | None = None
@@ -139,8 +138,8 @@ class SBPLayer(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the weights for the units that `input_shape` has along the axis."""
-        self.units = unit_axis.count_units(self.axis, input_shape, self.name)
-        if self.axis != ():
+        self.units = count_units(self.axis, input_shape, self.name)
+        if self.axis is not None:
             self.input_spec = keras.layers.InputSpec(axes={self.axis: self.units})
         self._stored = StoredPosterior(self, self._gate_dtype)
         self.mu, self.log_sigma = self._stored.mu, self._stored.log_sigma
@@ -197,7 +196,7 @@ class SBPLayer(keras.layers.Layer):
 
     def _align(self, values: Any, inputs: Any, leading: int) -> Any:
         rank = len(inputs.shape)
-        return ops.reshape(values, unit_axis.broadcast_shape(self.axis, rank, self.units, leading))
+        return ops.reshape(values, broadcast_shape(self.axis, rank, self.units, leading))
 
     def snr(self) -> np.ndarray:
         """Returns the SNR of each unit, float64 of shape `(units,)`."""
@@ -306,7 +305,7 @@ class SBPLayer(keras.layers.Layer):
             )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {one_line(self)}>"
+        return f"<{type(self).__name__} {', '.join(_said(self))}>"
 
     def _require_built(self) -> StoredPosterior:
         if not self.built:
@@ -363,3 +362,31 @@ class SBPLayer(keras.layers.Layer):
         if isinstance(config.get("rule"), dict):
             config["rule"] = keras.saving.deserialize_keras_object(config["rule"])
         return super().from_config(config)
+
+
+def _said(gate: SBPLayer) -> list[str]:
+    """Returns what is to be said of a gate in whatever state it is.
+
+    A `repr` is asked for in the middle of everything: before the gate is built, while it is
+    traced, while JAX has its weights. Where the weights cannot be read, the rest is said.
+    """
+    name = f"name={getattr(gate, 'name', None)}"
+    if not getattr(gate, "built", False):
+        return [name, "not built"]
+    try:
+        return [name, *_state(gate)]
+    except Exception:
+        return [name, f"{gate.units} units"]
+
+
+def _state(gate: SBPLayer) -> list[str]:
+    posterior, alive = gate.posterior, gate.alive
+    bad = int(np.sum(~(np.isfinite(posterior.mu) & np.isfinite(posterior.log_sigma))))
+    if bad:
+        return [f"{gate.units} units", f"NaN or Inf in {bad} of them"]
+    frozen = int(np.sum(~alive))
+    return [
+        f"keeps {int(gate.keep().sum())} of {gate.units} units",
+        *([f"{frozen} frozen"] if frozen else []),
+        f"median SNR {np.median(posterior.snr()):.3g}",
+    ]

@@ -32,7 +32,7 @@ def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
                 continue
             site = Site(op.inputs[number], axis=None)
             name = f"{producers[-1].name}_branch_gate"
-            plan.placements.append(Placement(name, [*producers, op], [site], (), dying))
+            plan.placements.append(Placement(name, [*producers, op], [site], None, dying))
     return plan
 
 
@@ -43,12 +43,12 @@ def place_existing_branch_gates(graph: Graph, what_if: WhatIf) -> dict[SBPLayer,
     for op in graph.ops:
         gate = op.operation
         edges = set(what_if.readers.get(op.outputs[0], ()))
-        if isinstance(gate, SBPLayer) and gate.axis == () and edges:
+        if isinstance(gate, SBPLayer) and gate.axis is None and edges:
             dying = _dying(edges, graph, what_if, makers)
             site = Site(op.outputs[0], axis=None)
             earlier = found.get(gate)
             sites, ops = (earlier.sites, earlier.ops) if earlier else ([], [])
-            found[gate] = Placement(gate.name, [], [*sites, site], (), [*ops, *dying])
+            found[gate] = Placement(gate.name, [], [*sites, site], None, [*ops, *dying])
     return found
 
 
@@ -56,7 +56,7 @@ def _gate_of(tensor: Tensor, makers: Mapping[Tensor, Op]) -> Op | None:
     """The gate over the whole tensor that a branch ends with, maybe before other gates."""
     op = makers.get(tensor)
     while op is not None and isinstance(op.operation, SBPLayer):
-        if op.operation.axis == ():
+        if op.operation.axis is None:
             return op
         op = makers.get(op.inputs[0])
     return None

@@ -25,4 +25,4 @@ def with_decisions(graph: Graph, decisions: Mapping[SBPLayer, np.ndarray]) -> Gr
 
 def _scale(gate: SBPLayer, keep: np.ndarray) -> Scale:
     factor = np.where(keep, gate.posterior.mean(), 0.0)
-    return Scale(None if gate.axis == () else gate.axis, factor, gate.name)
+    return Scale(gate.axis, factor, gate.name)

@@ -11,7 +11,7 @@ import numpy as np
 from keras_sbp.graph import Graph
 from keras_sbp.graph.what_if import Site
 from keras_sbp.layers import SBPLayer
-from keras_sbp.layers.unit_axis import broadcast_shape
+from keras_sbp.layers._axis import broadcast_shape
 from keras_sbp.pruning.gated_copy import gated_copy
 
 
@@ -66,7 +66,7 @@ def squared_gradients(
 class Probe(keras.layers.Layer):
     """Multiplies units by 1 + change."""
 
-    def __init__(self, axis: int | tuple[()], units: int, name: str) -> None:
+    def __init__(self, axis: int | None, units: int, name: str) -> None:
         super().__init__(name=name, dtype="float32")
         self.axis, self.units = axis, units
         self.change = self.add_weight(shape=(units,), initializer="zeros", name="change")
@@ -92,7 +92,7 @@ class AtInference(keras.Model):
 
 def _sites(graph: Graph, gate: SBPLayer) -> list[Site]:
     outputs = [op.outputs[0] for op in graph.ops if op.operation is gate]
-    return [Site(x, None if gate.axis == () else gate.axis % x.rank) for x in outputs]
+    return [Site(x, None if gate.axis is None else gate.axis % x.rank) for x in outputs]
 
 
 def _batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:

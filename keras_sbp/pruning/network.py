@@ -147,7 +147,7 @@ class ProgramNetwork(Network):
 
 
 def _group(gate: SBPLayer, has_posterior: bool) -> UnitGroup:
-    is_branch = gate.axis == ()
+    is_branch = gate.axis is None
     if not has_posterior:
         return UnitGroup(gate.name, gate.units, is_branch=is_branch)
     return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule, is_branch, gate.alive)

@@ -153,7 +153,7 @@ def _gates(group: Group) -> dict[SBPLayer, list[Site]]:
     gates: dict[SBPLayer, list[Site]] = {}
     for spot, op in group.makers.items():
         gate = op.operation
-        counts_units = isinstance(gate, SBPLayer) and gate.axis != ()
+        counts_units = isinstance(gate, SBPLayer) and gate.axis is not None
         if counts_units and gate.axis % spot.tensor.rank == spot.axis:
             gates.setdefault(gate, []).append(Site(spot.tensor, spot.axis))
     return gates

@@ -25,7 +25,7 @@ class Placement:
     name: str
     producers: list[Op]
     sites: list[Site]
-    axis: int | tuple[()]
+    axis: int | None
     ops: list[Op]
     group: Group | None = None
 

@@ -58,7 +58,7 @@ def find_readers(graph: Graph, what_if: WhatIf, gate: SBPLayer) -> Readers:
     """
     calls = [op for op in graph.ops if op.operation is gate]
     readers = Readers()
-    if gate.axis == ():
+    if gate.axis is None:
         return readers
     trials = [[_trial(what_if, calls, units) for units in pair] for pair in _halves(gate.units)]
     outcomes = [outcome for pair in trials for outcome in pair if outcome is not None]

@@ -52,7 +52,7 @@ class Budget(Rule):
         base: The `Rule` that says how important a unit is. `None` means
             `SNRThreshold()`, which needs trained gates.
         min_keep: Integer, how many units of each group stay in any case; a
-            group that has no more stays whole, a branch (`axis=()`) may go.
+            group that has no more stays whole, a branch (`axis=None`) may go.
             `None` means 2, or a tenth of the units that the base finds worth
             keeping (importance above 0) if that is more; where no network
             within the budget has so many, a warning comes, and fewer stay.

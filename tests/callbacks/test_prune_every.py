@@ -169,7 +169,7 @@ def test_the_last_unit_is_not_frozen_and_the_warning_comes():
 def branch(log_sigma):
     """A residual branch with a gate of one unit, and a gate behind it."""
     inputs = keras.Input((4,))
-    gate, last = SBPLayer(axis=(), name="branch"), SBPLayer(name="last")
+    gate, last = SBPLayer(axis=None, name="branch"), SBPLayer(name="last")
     x = keras.layers.add([inputs, gate(keras.layers.Dense(4)(inputs))])
     model = keras.Model(inputs, keras.layers.Dense(1)(last(x)))
     model.compile(keras.optimizers.Adam(1e-4), "mse")

@@ -42,6 +42,8 @@ def test_the_signature_is_the_promised_one():
         ("seed", None),
     ]
     assert SBPLayer().rule.threshold == 1.0
+    with pytest.raises(TypeError, match="positional argument"):
+        SBPLayer(-1, 100)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,7 @@ def test_the_signature_is_the_promised_one():
     [
         ({"axis": 1.5}, TypeError, "axis=1.5"),
         ({"axis": "channels"}, TypeError, "integer"),
-        ({"axis": (1,)}, TypeError, r"\(\)"),
-        ({"axis": None}, TypeError, "axis=None"),
+        ({"axis": (1,)}, TypeError, "or None for one gate"),
         ({"axis": True}, TypeError, "axis=True"),
         ({"num_samples": 0}, ValueError, "num_samples=0"),
         ({"num_samples": -5}, ValueError, "num_samples=-5"),
@@ -94,7 +95,7 @@ def test_refuses_a_bad_unit_axis_when_built_and_names_the_layer(axis, shape, wor
 
 @pytest.mark.parametrize(
     ("axis", "shape", "units"),
-    [(-1, (None, 3, 5), 5), (1, (None, 3, 5), 3), (-2, (None, 3, None), 3), ((), (None, 3), 1)],
+    [(-1, (None, 3, 5), 5), (1, (None, 3, 5), 3), (-2, (None, 3, None), 3), (None, (None, 3), 1)],
 )
 def test_counts_its_units(axis, shape, units):
     layer = built(shape, axis=axis)
@@ -102,9 +103,17 @@ def test_counts_its_units(axis, shape, units):
     assert layer.snr().shape == layer.keep().shape == (units,)
 
 
-def test_accepts_any_integer_type_and_an_empty_list_as_axis():
+def test_accepts_any_integer_type_as_axis():
     assert SBPLayer(axis=np.int64(1)).axis == 1
-    assert SBPLayer(axis=[]).axis == ()
+
+
+@pytest.mark.parametrize("written", [(), []], ids=str)
+def test_an_empty_tuple_gates_the_whole_tensor_as_in_files_of_earlier_versions(written):
+    config = keras.saving.serialize_keras_object(SBPLayer(axis=None, name="gate_7"))
+    config["config"]["axis"] = written
+    gate = keras.saving.deserialize_keras_object(config)
+    gate.build((None, 3))
+    assert (gate.axis, gate.units) == (None, 1)
 
 
 def test_initial_values_are_values_not_raw_weights():
@@ -187,7 +196,7 @@ def test_refuses_bad_steps_per_epoch(steps):
 
 def test_config_round_trips_complete():
     layer = SBPLayer(
-        axis=(),
+        axis=None,
         num_samples=100,
         kl_weight=0.5,
         rule=SNRThreshold(2.0),
@@ -205,7 +214,7 @@ def test_config_round_trips_complete():
     assert config["registered_name"] == "keras_sbp>SBPLayer"
     twin = keras.saving.deserialize_keras_object(config)
     assert twin.get_config() == layer.get_config()
-    assert (twin.axis, twin.rule.threshold, twin.dtype_policy.name) == ((), 2.0, "mixed_bfloat16")
+    assert (twin.axis, twin.rule.threshold, twin.dtype_policy.name) == (None, 2.0, "mixed_bfloat16")
     missing = set(inspect.signature(SBPLayer.__init__).parameters) - set(config["config"])
     assert missing == {"self", "kwargs"}
 

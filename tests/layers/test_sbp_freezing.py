@@ -45,7 +45,7 @@ def test_frozen_units_are_zero_in_training_and_at_inference(noise, shape, axis):
 
 
 def test_one_gate_for_the_whole_tensor_can_be_frozen():
-    gate = SBPLayer(axis=(), num_samples=10)
+    gate = SBPLayer(axis=None, num_samples=10)
     gate.build((None, 4))
     gate.freeze(np.array([False]))
     for training in (True, False):

@@ -46,7 +46,7 @@ def test_multiplies_by_keep_times_mean_along_the_axis(shape, axis):
 
 @pytest.mark.parametrize("shape", [(5,), (5, 6), (5, 2, 3)])
 def test_one_gate_for_the_whole_tensor(shape):
-    layer = SBPLayer(axis=())
+    layer = SBPLayer(axis=None)
     layer.build(shape)
     inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
     layer.set_posterior(-1.0, -3.0)

@@ -54,7 +54,7 @@ def input_features():
 
 def whole_branch():
     inputs = keras.Input((6,))
-    branch = gate(axis=())(layers.Dense(6)(inputs))
+    branch = gate(axis=None)(layers.Dense(6)(inputs))
     return keras.Model(inputs, layers.Dense(2)(layers.add([inputs, branch])))
 
 

@@ -50,7 +50,7 @@ def test_noise_per_batch_is_shared_over_examples():
 
 @pytest.mark.parametrize(("noise", "draws"), [("example", 8), ("batch", 1)])
 def test_one_gate_for_the_whole_tensor_draws_one_theta(noise, draws):
-    theta, _ = noise_of(wide_gate((8, 3, 5), axis=(), noise=noise), (8, 3, 5))
+    theta, _ = noise_of(wide_gate((8, 3, 5), axis=None, noise=noise), (8, 3, 5))
     np.testing.assert_array_equal(theta, np.broadcast_to(theta[:, :1, :1], theta.shape))
     assert len(np.unique(theta)) == draws
 

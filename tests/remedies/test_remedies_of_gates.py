@@ -62,14 +62,14 @@ def check_broken(mend: bool) -> None:
             lambda: call_before_and_after_building(True),
         ),
         case(
-            "Give the axis along which the units lie, or axis=()",
+            "Give the axis along which the units lie, or axis=None",
             lambda: built(axis=4),
-            lambda: [built(axis=1), built(axis=())],
+            lambda: [built(axis=1), built(axis=None)],
         ),
         case(
-            "Give that axis, or axis=()",
+            "Give that axis, or axis=None",
             lambda: built(axis=0),
-            lambda: [built(axis=1), built(axis=())],
+            lambda: [built(axis=1), built(axis=None)],
         ),
         case(
             "Fix that size in the model's Input, or gate another axis",

@@ -7,39 +7,35 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def check_axis(axis: Any) -> int | tuple[()]:
-    """Returns `axis` as an int or as `()`, whatever integer type it came in.
+def check_axis(axis: Any) -> int | None:
+    """Returns `axis` as an int, whatever integer type it came in, or None for the whole tensor.
 
     Args:
-        axis: What the user gave: an integer, or an empty tuple or list.
+        axis: What the user gave: an integer or None. An empty tuple or list means None too, as
+            files of earlier versions have it.
 
     Raises:
         TypeError: If it is neither.
     """
-    if isinstance(axis, (tuple, list)) and not axis:
-        return ()
+    if axis is None or (isinstance(axis, (tuple, list)) and not axis):
+        return None
     try:
         if isinstance(axis, bool):
             raise TypeError
         return operator.index(axis)
     except TypeError:
         raise TypeError(
-            "SBPLayer needs one unit axis. Expected an integer, or () for one gate over the "
+            "SBPLayer needs one unit axis. Expected an integer, or None for one gate over the "
             f"whole tensor. Received: axis={axis!r} (of type {type(axis).__name__}). "
             "Pass, for instance, axis=-1 for channels_last and axis=1 for channels_first."
         ) from None
 
 
-def unit_position(axis: int | tuple[()], rank: int) -> int | None:
-    """Returns the non-negative position of `axis` among `rank` axes, None for `()`."""
-    return None if axis == () else axis % rank
-
-
-def count_units(axis: int | tuple[()], shape: Sequence[int | None], layer_name: str) -> int:
+def count_units(axis: int | None, shape: Sequence[int | None], layer_name: str) -> int:
     """Returns how many units a tensor of `shape` has along `axis`.
 
     Args:
-        axis: An integer, or `()`.
+        axis: An integer, or None for the whole tensor.
         shape: Shape of the gated tensor, batch axis included.
         layer_name: Name for the messages.
 
@@ -47,21 +43,21 @@ def count_units(axis: int | tuple[()], shape: Sequence[int | None], layer_name: 
         ValueError: If the axis is out of range, is the batch axis, or has no
             known size.
     """
-    if axis == ():
+    if axis is None:
         return 1
     rank = len(shape)
     if not -rank <= axis < rank:
         raise ValueError(
             f"SBPLayer '{layer_name}' finds no axis {axis} in its input of shape {tuple(shape)}. "
             f"Expected an integer from {-rank} to {rank - 1}. Received: axis={axis}. "
-            "Give the axis along which the units lie, or axis=() for one gate over the whole "
+            "Give the axis along which the units lie, or axis=None for one gate over the whole "
             "tensor."
         )
     if axis % rank == 0:
         raise ValueError(
             f"SBPLayer '{layer_name}' cannot gate the batch axis: axis={axis} is axis 0 of its "
             f"input of shape {tuple(shape)}. Expected an axis that holds units. "
-            "Give that axis, or axis=() for one gate over the whole tensor."
+            "Give that axis, or axis=None for one gate over the whole tensor."
         )
     units = shape[axis]
     if units is None:
@@ -73,18 +69,17 @@ def count_units(axis: int | tuple[()], shape: Sequence[int | None], layer_name: 
     return int(units)
 
 
-def broadcast_shape(axis: int | tuple[()], rank: int, units: int, leading: int) -> list[int]:
+def broadcast_shape(axis: int | None, rank: int, units: int, leading: int) -> list[int]:
     """Returns the shape that lines up values per example and unit with a tensor.
 
     Args:
-        axis: An integer, or `()`.
+        axis: An integer, or None for the whole tensor.
         rank: Rank of the tensor.
         units: Size along the unit axis.
         leading: Size of the batch axis: 1 for values shared by all examples,
             -1 for one value per example.
     """
     shape = [leading] + [1] * (rank - 1)
-    position = unit_position(axis, rank)
-    if position is not None:
-        shape[position] = units
+    if axis is not None:
+        shape[axis] = units
     return shape

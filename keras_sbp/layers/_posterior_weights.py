@@ -1,7 +1,16 @@
-"""What a gate holds, as weights of a layer and as a file: posterior, living units, seed state."""
+"""What a gate holds, as weights of a layer and as a file: posterior, living units, seed state.
+
+A weight of the posterior holds `raw = value / multiplier`, and the value is computed so that its
+derivative with respect to the raw one is 1. A step of the optimizer then moves the value
+`multiplier` times as far as it would without, under SGD and under Adam alike, and no optimizer has
+to know.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import keras
@@ -9,8 +18,6 @@ import numpy as np
 from keras import ops
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.layers import raw_values
-from keras_sbp.layers.host_values import host_value
 
 # The maths holds outside these ranges too; inside them, gradients are worth following.
 _MU_ABOVE_LOG_HIGH = 5.0
@@ -55,10 +62,10 @@ class StoredPosterior:
         low, high = value_range
         return self._layer.add_weight(
             shape=(self._layer.units,),
-            initializer=raw_values.raw_initializer(initializer, multiplier),
+            initializer=raw_initializer(initializer, multiplier),
             dtype=self._dtype,
             autocast=False,
-            constraint=raw_values.Between(low / multiplier, high / multiplier),
+            constraint=Between(low / multiplier, high / multiplier),
             name=name,
         )
 
@@ -70,7 +77,7 @@ class StoredPosterior:
         raw = ops.convert_to_tensor(weight)
         # A choice, not a product: the gradient is 0 even where a frozen unit's arithmetic fails.
         raw = ops.where(self.alive_tensor(), raw, ops.stop_gradient(raw))
-        return raw_values.from_raw(raw, self._layer.learning_rate_multiplier)
+        return from_raw(raw, self._layer.learning_rate_multiplier)
 
     def alive_tensor(self) -> Any:
         """Returns which units are there, as a boolean tensor."""
@@ -182,3 +189,78 @@ class StoredPosterior:
     @property
     def _seed_state(self) -> keras.Variable:
         return self._layer.seed_generator.state
+
+
+@keras.saving.register_keras_serializable(package="keras_sbp")
+class Between(keras.constraints.Constraint):
+    """Projects a weight into an interval after each step of the optimizer.
+
+    A clip in the forward pass would have gradient zero outside the interval,
+    and a unit that got there could never come back. A projection leaves the
+    gradient at the border alive.
+
+    Args:
+        low: Lower end of the interval, in units of the weight.
+        high: Upper end of the interval, in units of the weight.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low = low
+        self.high = high
+
+    def __call__(self, w: Any) -> Any:
+        """Returns the nearest values inside the interval."""
+        return ops.clip(w, self.low, self.high)
+
+    def get_config(self) -> dict[str, float]:
+        """Returns the constructor's arguments."""
+        return {"low": self.low, "high": self.high}
+
+
+def from_raw(raw: Any, multiplier: float) -> Any:
+    """Returns the value of a raw tensor: `multiplier * raw`, with derivative 1."""
+    return raw + ops.stop_gradient((multiplier - 1.0) * raw)
+
+
+def raw_initializer(initializer: Callable, multiplier: float) -> Callable:
+    """Returns an initializer of raw weights from one of values."""
+
+    def initialize(shape, dtype=None):
+        return initializer(shape, dtype=dtype) / multiplier
+
+    return initialize
+
+
+def value_initializer(identifier: Any) -> Callable:
+    """Returns a Keras initializer; a number means that constant."""
+    if isinstance(identifier, Real) and not isinstance(identifier, bool):
+        if not math.isfinite(identifier):
+            raise ValueError(
+                "SBPLayer cannot start from a value that is not finite. "
+                f"Received: initializer={identifier!r}. Pass a finite number or an initializer."
+            )
+        return keras.initializers.Constant(float(identifier))
+    return keras.initializers.get(identifier)
+
+
+def host_value(variable: keras.Variable) -> np.ndarray:
+    """Returns the value of a variable.
+
+    Whoever is about to write a variable outside compiled functions should
+    read it first: what is written while the trainer holds the value is lost.
+
+    Raises:
+        RuntimeError: If Keras's JAX trainer holds the value.
+    """
+    try:
+        value = variable.value
+    except TypeError as error:
+        # Keras asks for the initializer that it no longer has.
+        raise RuntimeError(
+            f"The variable '{variable.path}' has no value now. Keras's JAX trainer takes the "
+            "values of all variables with the first step of an epoch, and gives them back when the "
+            "epoch ends. In a callback's batch hook, call self.model.jax_state_sync() before you "
+            "read or write a gate. If a training step has raised an error, the values may be lost: "
+            "build or load the model again."
+        ) from error
+    return ops.convert_to_numpy(value)

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sbp.layers.host_values import host_value
+from keras_sbp.layers._posterior_weights import host_value
 
 # What rooms above have to do before training is refused.
 before_refusing: list[Callable[[], None]] = []
