@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_sbp import export
-from keras_sbp.deploy.benchmark import compare_latency
+from keras_sbp.benchmarking.latency import compare_latency
 
 CASES = [(800, 400, 500), (784, 245, 160), (2000, 1000, 10), (2000, 1800, 20), (4096, 3800, 40)]
 

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import keras
 
-from keras_sbp.deploy import BenchmarkResult, ExportReport
-from keras_sbp.deploy.benchmark import measure
-from keras_sbp.deploy.examples import read_once
-from keras_sbp.deploy.target import target_of
-from keras_sbp.deploy.write import write
+from keras_sbp.benchmarking import BenchmarkResult
+from keras_sbp.benchmarking.benchmark import measure
+from keras_sbp.formats import ExportReport
+from keras_sbp.formats.inputs import read_once
+from keras_sbp.formats.target import target_of
+from keras_sbp.formats.write import write
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import prune
 

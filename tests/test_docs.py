@@ -189,8 +189,8 @@ def test_docstring_example(thing: type, capsys: pytest.CaptureFixture) -> None:
 
 @needs_tensorflow
 def test_docstring_blocks_about_files() -> None:
-    from keras_sbp.deploy.benchmark import compare_latency
-    from keras_sbp.deploy.litert import LiteRTModel
+    from keras_sbp.benchmarking.latency import compare_latency
+    from keras_sbp.formats.litert_model import LiteRTModel
 
     image = keras.Input((8,), name="image")
     namespace = {

@@ -153,7 +153,7 @@ def _exported(small: keras.Model, batch: Any) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "small.tflite")
         report = keras_sbp.export(small, path, batch_size=BATCH_SIZE, verify=False)
-        model = keras_sbp.deploy.litert.LiteRTModel(path)
+        model = keras_sbp.formats.LiteRTModel(path)
         received = list(model(batch).values())
     return {
         "bytes": report.bytes,

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
             import_modules(options.imports)
             for path in options.models:
                 _check(path)
-            from keras_sbp.deploy.benchmark import measure
+            from keras_sbp.benchmarking.benchmark import measure
 
             result = measure(
                 _named(options.models),

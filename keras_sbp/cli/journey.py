@@ -13,13 +13,13 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from keras_sbp.benchmarking.latency import compare_latency
 from keras_sbp.cli import table
 from keras_sbp.cli.data import Dataset
 from keras_sbp.cli.recipes import Recipe, Targets
 from keras_sbp.cli.training import train
-from keras_sbp.deploy.benchmark import compare_latency
-from keras_sbp.deploy.litert import LiteRTModel
 from keras_sbp.exporting import export
+from keras_sbp.formats.litert_model import LiteRTModel
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import prune
 from keras_sbp.version import __version__

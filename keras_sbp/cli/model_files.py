@@ -86,7 +86,7 @@ def check_target(path: str, overwrite: bool) -> pathlib.Path:
     Raises:
         UsageError: Says why.
     """
-    from keras_sbp.deploy import atomic
+    from keras_sbp.formats import atomic
 
     target = pathlib.Path(path)
     if target.suffix != ".keras":
@@ -104,7 +104,7 @@ def save(model: keras.Model, target: pathlib.Path) -> None:
     Raises:
         UsageError: The disk is full, and the like.
     """
-    from keras_sbp.deploy.atomic import staged
+    from keras_sbp.formats.atomic import staged
 
     with told_to_the_user(), staged(target) as written:
         model.save(written)

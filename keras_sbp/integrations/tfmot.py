@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_sbp.comparing.drawing import Batch, batches, first_that_runs
 from keras_sbp.comparing.tolerances import ROUNDING, tolerance
-from keras_sbp.deploy.precision import compute_dtypes
+from keras_sbp.formats.precision import compute_dtypes
 from keras_sbp.graph import trace
 from keras_sbp.graph.domains import slots_of
 from keras_sbp.graph.keras_internals import input_layer

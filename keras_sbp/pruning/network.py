@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_sbp.deploy.latency import LatencyYardstick
+from keras_sbp.benchmarking.latency import LatencyYardstick
 from keras_sbp.graph import Analysis, Graph, Op, analyse, macs, trace
 from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.what_if import WhatIf

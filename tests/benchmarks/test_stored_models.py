@@ -18,7 +18,7 @@ from benchmarks.paper.__main__ import RESULTS
 from benchmarks.paper.page import kept
 from benchmarks.paper.store import MODELS, STORED
 from keras_sbp.cli.data import DATA_VARIABLE
-from keras_sbp.deploy.litert import LiteRTModel
+from keras_sbp.formats.litert_model import LiteRTModel
 from keras_sbp.graph import macs, trace
 
 ROWS = json.loads((RESULTS / "paper.json").read_text())["rows"]

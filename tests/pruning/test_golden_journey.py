@@ -63,7 +63,7 @@ def test_pruned_model(rule: str, golden: dict[str, np.ndarray]) -> None:
 @pytest.mark.tensorflow
 @RULE
 def test_litert_file(rule: str, golden: dict[str, np.ndarray]) -> None:
-    from keras_sbp.deploy.litert import LiteRTModel
+    from keras_sbp.formats.litert_model import LiteRTModel
 
     model = LiteRTModel(path(rule, "_small.tflite"))
     outputs = np.concatenate([y for x in IMAGES for y in model(x[None]).values()])

@@ -305,7 +305,7 @@ def test_rules_describe_themselves() -> None:
 
 @pytest.mark.tensorflow
 def test_budget_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that counts weights; the true one is in tests/deploy."""
+    """With a clock that counts weights; the true one is in tests/formats."""
     yardsticks = []
 
     class Clock:
