@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_sbp.graph import Graph, find_gates
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.network import ProgramNetwork
-from keras_sbp.rules import Rule, UnitGroup
+from keras_sbp.rules import Decision, PerUnit, Rule, UnitGroup
 from keras_sbp.rules.ranking import rounded_up
 from keras_sbp.telling import warn
 
 
-def decide(network: ProgramNetwork, rule: Rule) -> dict[SBPLayer, np.ndarray]:
-    """Returns for each gate of a program what the rule keeps: booleans of shape (units,).
+@dataclass(frozen=True)
+class Decisions:
+    """Which units of each gate stay: booleans of shape (units,), in the order of the gates.
+
+    Attributes:
+        asked: those that the rule keeps.
+        keep: these, and the dropped ones that have come back for `round_to`.
+    """
+
+    asked: dict[SBPLayer, np.ndarray]
+    keep: dict[SBPLayer, np.ndarray]
+
+
+def decide(network: ProgramNetwork, rule: Rule) -> Decisions:
+    """Returns what a rule keeps of each gate of a program, rounded up.
 
     Args:
         network: the program, as rules see it.
@@ -27,29 +41,28 @@ def decide(network: ProgramNetwork, rule: Rule) -> dict[SBPLayer, np.ndarray]:
     """
     for gate in find_gates(network.graph.model):
         gate.check_posterior()
-    answers = rule.decide(network)
-    keep = {group: _checked(answers, group, rule) & group.alive for group in network.groups}
-    return {network.gate_of(group): kept for group, kept in keep.items()}
+    decision = _checked(rule.decide(network), rule)
+    asked = {g: _checked_keep(decision.keep, g, rule) & g.alive for g in network.groups}
+    keep = asked
+    if network.round_to > 1:
+        importance = decision.importance
+        importance = rule.importance(network) if importance is None else importance
+        keep = rounded_up(asked, importance, network.round_to)
+    by_gate = [{network.gate_of(g): kept for g, kept in each.items()} for each in (asked, keep)]
+    return Decisions(*by_gate)
 
 
-def rounded(
-    network: ProgramNetwork, rule: Rule, decisions: Mapping[SBPLayer, np.ndarray]
-) -> dict[SBPLayer, np.ndarray]:
-    """Returns decisions in which dropped units have come back for the network's `round_to`.
-
-    Args:
-        network: the program, as rules see it.
-        rule: says which units are worth most.
-        decisions: of that rule; see `decide`.
-    """
-    if network.round_to == 1:
-        return dict(decisions)
-    keep = {group: decisions[network.gate_of(group)] for group in network.groups}
-    keep = rounded_up(keep, rule.importance(network), network.round_to)
-    return {network.gate_of(group): kept for group, kept in keep.items()}
+def _checked(answer: Any, rule: Rule) -> Decision:
+    if isinstance(answer, Decision):
+        return answer
+    raise TypeError(
+        f"{rule!r} must say what it decides. Expected a keras_sbp.rules.Decision. Received: "
+        f"{answer!r} (of type {type(answer).__name__}). Make decide() return Decision(keep), or "
+        "Decision(keep, importance) where it took the importance."
+    )
 
 
-def _checked(answers: Mapping[UnitGroup, np.ndarray], group: UnitGroup, rule: Rule) -> np.ndarray:
+def _checked_keep(answers: PerUnit, group: UnitGroup, rule: Rule) -> np.ndarray:
     keep = np.asarray(answers.get(group))
     if keep.shape != (group.units,) or keep.dtype != bool:
         raise ValueError(

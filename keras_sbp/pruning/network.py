@@ -26,7 +26,7 @@ from keras_sbp.pruning.plan import Placement
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.reweight import Weights, reweight
 from keras_sbp.pruning.unit_kernels import unit_kernels
-from keras_sbp.rules import Costs, Decisions, Network, UnitGroup
+from keras_sbp.rules import Costs, Network, PerUnit, UnitGroup
 from keras_sbp.rules.least_squares import Selection
 
 
@@ -75,7 +75,7 @@ class ProgramNetwork(Network):
                 return numpy_weight(layer.gamma).astype(np.float64)
         return None
 
-    def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> Decisions:
+    def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> PerUnit:
         """Returns (∂loss/∂θ)² for each unit, averaged over batches."""
         gates = list(self._gates.values())
         found = squared_gradients(self.graph, gates, data, loss or self.loss, batch_size)
@@ -102,7 +102,7 @@ class ProgramNetwork(Network):
         used = costs > 0
         return Costs(costs[used], table[:, used])
 
-    def remaining(self, what: str, keep: Decisions) -> float:
+    def remaining(self, what: str, keep: PerUnit) -> float:
         """Returns the fraction that a network with these decisions really has, or takes."""
         keep = {group: kept & self._gates[group].alive for group, kept in keep.items()}
         decided = with_decisions(self.graph, {self._gates[g]: kept for g, kept in keep.items()})

@@ -10,7 +10,7 @@ import keras
 from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
 from keras_sbp.pruning.constant import constant_tensors, fold_constants
-from keras_sbp.pruning.decide import decide, rounded, warn_of_hidden_gates
+from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
 from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gated_copy import gated_copy
 from keras_sbp.pruning.insert import insert_sbp
@@ -112,12 +112,11 @@ def prune(
         has_posteriors=has_gates,
         round_to=round_to,
     )
-    asked = decide(network, rule)
-    decisions = rounded(network, rule, asked)
+    decisions = decide(network, rule)
     if examples is not None:
-        for variable, value in network.reweighted(decisions, examples):
+        for variable, value in network.reweighted(decisions.keep, examples):
             variable.assign(value)
-    graph = with_decisions(graph, decisions)
+    graph = with_decisions(graph, decisions.keep)
     analysis = analyse(graph)
     if strict:
         _refuse_opaque(graph.model, analysis)
@@ -125,8 +124,8 @@ def prune(
     graph, analysis = fold_constants(graph, analysis)
     rebuilt = rebuild(graph, analysis)
     small = rebuilt.model
-    verified = None if verify is False else compare(graph, small, decisions, given)
-    return small, summarise(graph, analysis, rebuilt, asked, decisions, verified)
+    verified = None if verify is False else compare(graph, small, decisions.keep, given)
+    return small, summarise(graph, analysis, rebuilt, decisions, verified)
 
 
 def _check_round_to(round_to: Any) -> None:

@@ -12,8 +12,8 @@ from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, macs, trace
 from keras_sbp.graph.constant import Constant
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.units import kept
-from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.constant import computed_constants, constant_tensors
+from keras_sbp.pruning.decide import Decisions
 from keras_sbp.pruning.placement import unit_axes
 from keras_sbp.pruning.reasons import reasons
 from keras_sbp.pruning.rebuild import Rebuilt
@@ -25,8 +25,7 @@ def summarise(
     graph: Graph,
     analysis: Analysis,
     rebuilt: Rebuilt,
-    asked: Mapping[SBPLayer, np.ndarray],
-    decisions: Mapping[SBPLayer, np.ndarray],
+    decisions: Decisions,
     verified: Verification | None,
 ) -> PruneReport:
     """Returns the report on a pruned program; see `PruneReport`.
@@ -35,15 +34,16 @@ def summarise(
         graph: the program, with decided gates.
         analysis: of the program.
         rebuilt: the small network.
-        asked: what the rule keeps.
-        decisions: what was kept, in the order of the gates: no less than that.
+        decisions: what the rule keeps, and what was kept: no less than that.
         verified: what verification saw; None where there was none.
     """
     after = trace(rebuilt.model, unfold_layers=False)
     macs_before, macs_after = _macs_by_layer(graph), _macs_by_layer(after)
     shapes_after = {id(op.operation): op.outputs[0].shape for op in after.ops}
     scales = dict.fromkeys(op.operation for op in graph.ops if isinstance(op.operation, Scale))
-    came_back = [int(keep.sum() - asked[gate].sum()) for gate, keep in decisions.items()]
+    came_back = [
+        int(kept.sum() - decisions.asked[gate].sum()) for gate, kept in decisions.keep.items()
+    ]
     rounded = dict(zip(map(id, scales), came_back, strict=True))
     said = reasons(graph, analysis, rebuilt.carried, rounded)
     why = said.layers | _why_constants_are_computed(graph, analysis)
@@ -81,7 +81,7 @@ def summarise(
     rows += _products_row(graph, after)
     gates = [
         GateReport(scale.name, keep.size, int(keep.sum()), said.gates.get(id(scale), ""))
-        for scale, keep in zip(scales, decisions.values(), strict=True)
+        for scale, keep in zip(scales, decisions.keep.values(), strict=True)
     ]
     if verified is None:
         return PruneReport(tuple(rows), tuple(gates), None)

@@ -13,7 +13,7 @@ from rich.progress import track
 from keras_sbp.pruning.prune import prune
 from keras_sbp.pruning.sweep_result import SweepResult, SweepRow
 from keras_sbp.pruning.verify import read_once
-from keras_sbp.rules import Network, Rule, UnitGroup
+from keras_sbp.rules import Decision, Network, Rule, UnitGroup
 
 WHOLE = "all units"
 
@@ -80,8 +80,8 @@ class _Everything(Rule):
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         return {group: np.ones(group.units) for group in network.groups}
 
-    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
-        return {group: np.ones(group.units, bool) for group in network.groups}
+    def decide(self, network: Network) -> Decision:
+        return Decision({group: np.ones(group.units, bool) for group in network.groups})
 
 
 def _labelled(rules: Any) -> Iterator[tuple[str, Rule]]:

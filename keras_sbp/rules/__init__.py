@@ -7,7 +7,7 @@ have, and `Rule` what they and all others are made from.
 from keras_sbp.rules.bmrs import BMRSNormal, BMRSUniform
 from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.input_change import LayerInputChange
-from keras_sbp.rules.network import Costs, Decisions, Network, UnitGroup
+from keras_sbp.rules.network import Costs, Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.random import Random
 from keras_sbp.rules.rule import FractionRule, OwnRules, PosteriorRule, Rule
 from keras_sbp.rules.snr import SNRThreshold
@@ -20,13 +20,14 @@ __all__ = [
     "BatchNormScale",
     "Budget",
     "Costs",
-    "Decisions",
+    "Decision",
     "FractionRule",
     "L1Norm",
     "L2Norm",
     "LayerInputChange",
     "Network",
     "OwnRules",
+    "PerUnit",
     "PosteriorRule",
     "Random",
     "Rule",

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_sbp.rules.network import Decisions, Network, UnitGroup
+from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.ranking import Removal, removal_order
 from keras_sbp.rules.rule import PosteriorRule, Rule, check_fraction
 from keras_sbp.rules.snr import SNRThreshold
@@ -104,7 +104,7 @@ class Budget(Rule):
         """Returns what the base says."""
         return dict(self.base.importance(network))
 
-    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+    def decide(self, network: Network) -> Decision:
         """Returns the largest network within the budget."""
         importance = self.importance(network)
         if isinstance(self.base, PosteriorRule):
@@ -114,10 +114,11 @@ class Budget(Rule):
             removal = self._removal(network, importance, least)
             removed, remaining = removal.fewest(self.fraction)
             if removed is not None:
-                return self.saying_so_where_few_stay(removal.keep_after(removed), importance)
+                keep = self.saying_so_where_few_stay(removal.keep_after(removed), importance)
+                return Decision(keep, importance)
         raise ValueError(self._not_met(network, importance, remaining))
 
-    def floors(self, importance: Decisions) -> list[dict[UnitGroup, int]]:
+    def floors(self, importance: PerUnit) -> list[dict[UnitGroup, int]]:
         """Returns how many units of each group must stay, and what may be tried after that.
 
         Args:
@@ -127,7 +128,7 @@ class Budget(Rule):
         one = {group: min(count, 1) for group, count in wanted.items()}
         return [wanted, one] if self.min_keep is None else [wanted]
 
-    def saying_so_where_few_stay(self, keep: Decisions, importance: Decisions) -> Decisions:
+    def saying_so_where_few_stay(self, keep: PerUnit, importance: PerUnit) -> PerUnit:
         """Returns the decisions, and warns where they are below the default of `min_keep`."""
         wanted = self.floors(importance)[0]
         few = [
@@ -155,7 +156,7 @@ class Budget(Rule):
         return min(least, np.count_nonzero(group.alive))
 
     def _removal(
-        self, network: Network, importance: Decisions, least: Mapping[UnitGroup, int]
+        self, network: Network, importance: PerUnit, least: Mapping[UnitGroup, int]
     ) -> Removal:
         groups, layers = network.groups, None
         if self.base.is_relative:
@@ -168,7 +169,7 @@ class Budget(Rule):
         )
         return Removal(network, self.what, importance, order)
 
-    def _not_met(self, network: Network, importance: Decisions, remaining: float) -> str:
+    def _not_met(self, network: Network, importance: PerUnit, remaining: float) -> str:
         rounded = lower = ""
         if network.round_to > 1:
             rounded = f" (rounded up to multiples of {network.round_to})"

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.least_squares import Selection
-from keras_sbp.rules.network import Decisions, Network, UnitGroup
+from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.ranking import most_important
 from keras_sbp.rules.rule import Rule, check_fraction
 
@@ -120,7 +120,7 @@ class LayerInputChange(Rule):
             for group, selection in self._each_alone(network).items()
         }
 
-    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+    def decide(self, network: Network) -> Decision:
         """Returns the units that are chosen."""
         counts = self._counts(network)
         if self.variant == "layer":
@@ -133,10 +133,11 @@ class LayerInputChange(Rule):
                 reweight=self.reweight,
                 ridge=self.ridge,
             )
-        return {
+        keep = {
             group: _chosen(selection, group.units, counts[group])
             for group, selection in selections.items()
         }
+        return Decision(keep)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, without the data."""
@@ -174,14 +175,14 @@ class LayerInputChange(Rule):
         )
 
     def _largest(
-        self, network: Network, importance: Decisions, least: Mapping[UnitGroup, int]
-    ) -> tuple[Decisions, float]:
+        self, network: Network, importance: PerUnit, least: Mapping[UnitGroup, int]
+    ) -> tuple[PerUnit, float]:
         """The most that the budget allows, or the least that there is, and what remains of it."""
         levels = np.unique(np.concatenate(list(importance.values())))
         levels = levels[~np.isnan(levels)]
         first = {g: most_important(importance[g], max(1, count)) for g, count in least.items()}
 
-        def above(number: int) -> Decisions:
+        def above(number: int) -> PerUnit:
             level = levels[number - 1] if number else -1.0
             return {g: ~(each <= level) | first[g] for g, each in importance.items()}
 

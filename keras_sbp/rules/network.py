@@ -53,7 +53,22 @@ class Costs:
     shares: np.ndarray
 
 
-Decisions = Mapping[UnitGroup, np.ndarray]
+# An array of shape (units,) for each group.
+PerUnit = Mapping[UnitGroup, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a rule answers: which units stay, and why these.
+
+    Attributes:
+        keep: for each group a boolean array of shape (units,), True for the units that stay.
+        importance: what `Rule.importance()` returned, if the decision took it; it is not asked
+            for again. None where it did not.
+    """
+
+    keep: PerUnit
+    importance: PerUnit | None = None
 
 
 class Network(abc.ABC):
@@ -79,7 +94,7 @@ class Network(abc.ABC):
         """Returns gamma of the last BatchNormalization in front of a group's gate, or None."""
 
     @abc.abstractmethod
-    def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> Decisions:
+    def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> PerUnit:
         """Returns (∂loss/∂θ)² for each unit's factor θ at 1, averaged over batches.
 
         Args:
@@ -93,7 +108,7 @@ class Network(abc.ABC):
         """Returns estimates of `"macs"` or `"params"` by layers."""
 
     @abc.abstractmethod
-    def remaining(self, what: str, keep: Decisions) -> float:
+    def remaining(self, what: str, keep: PerUnit) -> float:
         """Returns the fraction that pruning really leaves of `"macs"`, `"params"`, `"latency"`.
 
         0.0 where an output would not depend on the input any more: nothing is left to prune to.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_sbp.rules.network import Costs, Decisions, Network, UnitGroup
+from keras_sbp.rules.network import Costs, Network, PerUnit, UnitGroup
 
 
 def most_important(importance: np.ndarray, count: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def most_important(importance: np.ndarray, count: int) -> np.ndarray:
 
 
 def rounded_up(
-    keep: Decisions, importance: Mapping[UnitGroup, np.ndarray], multiple: int
+    keep: PerUnit, importance: Mapping[UnitGroup, np.ndarray], multiple: int
 ) -> dict[UnitGroup, np.ndarray]:
     """Brings the most important of the dropped units back until each count is a multiple.
 
@@ -54,7 +54,7 @@ class Removal:
     """
 
     def __init__(
-        self, network: Network, what: str, importance: Decisions, order: list[tuple[int, int]]
+        self, network: Network, what: str, importance: PerUnit, order: list[tuple[int, int]]
     ) -> None:
         self._network, self._what = network, what
         self._importance, self._order = importance, order

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
-from keras_sbp.rules.network import Network, UnitGroup
+from keras_sbp.rules.network import Decision, Network, UnitGroup
 from keras_sbp.rules.ranking import most_important
 
 
@@ -49,15 +49,15 @@ class Rule(abc.ABC):
         """
 
     @abc.abstractmethod
-    def decide(self, network: Network) -> Mapping[UnitGroup, np.ndarray]:
-        """Returns which units stay.
+    def decide(self, network: Network) -> Decision:
+        """Returns which units stay, and their importance if it was asked for.
 
         Args:
             network: what is to be pruned.
 
         Returns:
-            For each group a boolean array of shape `(units,)`, True for the
-            units that stay.
+            A `Decision`: for each group a boolean array of shape `(units,)`,
+            True for the units that stay.
         """
 
     def get_config(self) -> dict[str, Any]:
@@ -89,13 +89,14 @@ class FractionRule(Rule):
     def __init__(self, keep: float = 0.5) -> None:
         self.keep = check_fraction(type(self).__name__, "keep", keep)
 
-    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+    def decide(self, network: Network) -> Decision:
         """Returns the most important units of each group."""
         importance = self.importance(network)
-        return {
+        keep = {
             group: most_important(importance[group], math.ceil(self.keep * group.units))
             for group in network.groups
         }
+        return Decision(keep, importance)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments that are plain values."""
@@ -167,9 +168,9 @@ class PosteriorRule(Rule):
         scores = np.asarray(self.scores(self._posterior(group)))
         return scores if self.keeps_high else -scores
 
-    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+    def decide(self, network: Network) -> Decision:
         """Returns `keep()` for the posterior of each group."""
-        return {group: self.keep(self._posterior(group)) for group in network.groups}
+        return Decision({group: self.keep(self._posterior(group)) for group in network.groups})
 
     def _posterior(self, group: UnitGroup) -> TruncatedLogNormal:
         if group.posterior is None:
@@ -190,9 +191,9 @@ class OwnRules(Rule):
         """Returns what the gates' rules say."""
         return {group: group.rule.importance_of(group) for group in network.groups}
 
-    def decide(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+    def decide(self, network: Network) -> Decision:
         """Returns what the gates' rules keep."""
-        return {group: group.rule.keep(group.posterior) for group in network.groups}
+        return Decision({group: group.rule.keep(group.posterior) for group in network.groups})
 
 
 def check_fraction(rule: str, name: str, value: Any) -> float:

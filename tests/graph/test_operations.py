@@ -189,7 +189,7 @@ def network(call, *, before="sigmoid", batch=None):
 
 def analysed(model):
     graph = trace(model)
-    graph = with_decisions(graph, decide(ProgramNetwork(graph), OwnRules()))
+    graph = with_decisions(graph, decide(ProgramNetwork(graph), OwnRules()).keep)
     return graph, analyse(graph)
 
 

@@ -10,6 +10,7 @@ from keras import Input, Model, layers
 import keras_sbp
 from keras_sbp import BatchNormScale, Budget, L1Norm, L2Norm, Random, SNRThreshold, Taylor
 from keras_sbp.graph import find_gates
+from keras_sbp.rules import Decision, FractionRule, Rule
 from tests.pruning.oracle import randomise
 
 RNG = np.random.default_rng(0)
@@ -120,7 +121,8 @@ def test_taylor_is_the_squared_gradient() -> None:
             return seen
 
         def decide(self, network):
-            return {group: np.ones(group.units, bool) for group in self.importance(network)}
+            importance = self.importance(network)
+            return Decision({group: np.ones(group.units, bool) for group in importance})
 
     keras_sbp.prune(model, Watched())
     (received,) = seen.values()
@@ -237,8 +239,9 @@ def decided(model: Model, rule: keras_sbp.rules.Rule) -> dict:
             return rule.importance(network)
 
         def decide(self, network):
-            seen.update(rule.decide(network))
-            return seen
+            decision = rule.decide(network)
+            seen.update(decision.keep)
+            return decision
 
     keras_sbp.prune(model, Watched())
     return seen
@@ -267,6 +270,50 @@ def test_rounding(multiple: int) -> None:
     for name, count in {"conv1": 8, "branch": 10, "hidden": 20}.items():
         kept = int(np.ceil(0.3 * count))
         assert widths(small)[name] == min(-(-kept // multiple) * multiple, count)
+
+
+class Counted(FractionRule):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def importance(self, network):
+        self.asked += 1
+        return {group: np.arange(group.units, dtype=float) for group in network.groups}
+
+
+class KeepsTwo(Rule):
+    """Decides without its importance, and may be asked for that."""
+
+    def importance(self, network):
+        return {group: np.arange(group.units, dtype=float) for group in network.groups}
+
+    def decide(self, network):
+        return Decision({group: np.arange(group.units) < 2 for group in network.groups})
+
+
+def test_rounding_asks_for_importance_once() -> None:
+    rule = Counted(0.3)
+    keras_sbp.prune(network(), rule, round_to=8)
+    assert rule.asked == 1
+
+
+def test_rounding_asks_for_the_importance_that_a_decision_lacks() -> None:
+    model = network()
+    small, _ = keras_sbp.prune(model, KeepsTwo(), round_to=4)
+    old, new = (keras.ops.convert_to_numpy(m.get_layer("hidden").bias) for m in (model, small))
+    assert np.array_equal(new, old[[0, 1, 18, 19]])
+
+
+@pytest.mark.remedy("Make decide() return Decision(keep)")
+def test_rule_that_decides_nothing_is_told_what_to_return() -> None:
+    class Bare(KeepsTwo):
+        def decide(self, network):
+            return super().decide(network).keep
+
+    with pytest.raises(TypeError, match=r"Expected a keras_sbp.rules.Decision. Received: \{"):
+        keras_sbp.prune(network(), Bare())
+    assert widths(keras_sbp.prune(network(), KeepsTwo())[0])["hidden"] == 2
 
 
 def test_rounding_goes_into_the_budget() -> None:

@@ -31,7 +31,7 @@ def network_of(gated: Model) -> ProgramNetwork:
 def test_planted_redundancy_is_removed_without_loss(name: str, variant: str) -> None:
     model = REDUNDANT[name]()
     gated, data = with_marks(model), data_for(model)
-    decisions = decide(network_of(gated), LayerInputChange(data, 0.5, variant, ridge=1e-8))
+    decisions = decide(network_of(gated), LayerInputChange(data, 0.5, variant, ridge=1e-8)).keep
     for gate, keep in decisions.items():
         half = gate.units // 2
         assert keep.sum() == half
@@ -47,7 +47,7 @@ def test_below_the_redundancy(variant: str, reweight: bool) -> None:
     model = dense_chain()
     gated, data = with_marks(model), data_for(model)
     rule = LayerInputChange(data, 0.34, variant, reweight)
-    decisions = decide(network_of(gated), rule)
+    decisions = decide(network_of(gated), rule).keep
     assert [keep.sum() for keep in decisions.values()] == [5, 3]
     errors = [relative_error(model, pruned(gated, decisions, d), data) for d in (None, data)]
     assert errors[1] < errors[0]
@@ -59,7 +59,7 @@ def test_asymmetric_looks_at_the_pruned_prefix() -> None:
     keeps = []
     for variant in VARIANTS:
         network = network_of(with_marks(model))
-        decisions = LayerInputChange(data, 0.25, variant, reweight=False).decide(network)
+        decisions = LayerInputChange(data, 0.25, variant, reweight=False).decide(network).keep
         keeps.append([list(np.flatnonzero(each)) for each in decisions.values()])
     assert keeps[0][0] == keeps[1][0] == keeps[2][0]  # nothing is pruned in front of the first
     assert keeps[0][1] != keeps[2][1] or keeps[1][1] != keeps[2][1]
@@ -69,7 +69,7 @@ def test_importance_falls_from_1_in_greedy_order() -> None:
     model = dense_chain()
     network = network_of(with_marks(model))
     rule = LayerInputChange(data_for(model), 0.5, "layer", ridge=1e-8)
-    importance, keep = rule.importance(network), rule.decide(network)
+    importance, keep = rule.importance(network), rule.decide(network).keep
     for group in network.groups:
         values = importance[group]
         assert values.max() == pytest.approx(1.0)
@@ -83,7 +83,7 @@ def test_budget_cuts_each_group_at_the_same_relative_objective(what: str) -> Non
     model = REDUNDANT["convolution_pooling_flatten_dense"]()
     network = network_of(with_marks(model))
     rule = LayerInputChange(data_for(model), Budget(**{what: 0.4}))
-    importance, keep = rule.importance(network), rule.decide(network)
+    importance, keep = rule.importance(network), rule.decide(network).keep
     assert 0.2 < network.remaining(what, keep) <= 0.4
     counts = [keep[group].sum() for group in network.groups]
     ranked = [np.sort(importance[group])[::-1] for group in network.groups]
@@ -95,7 +95,7 @@ def test_budget_cuts_each_group_at_the_same_relative_objective(what: str) -> Non
 def test_serves_as_the_base_of_a_budget() -> None:
     model = dense_chain()
     network = network_of(with_marks(model))
-    keep = Budget(macs=0.5, base=LayerInputChange(data_for(model))).decide(network)
+    keep = Budget(macs=0.5, base=LayerInputChange(data_for(model))).decide(network).keep
     assert network.remaining("macs", keep) <= 0.5
 
 
@@ -113,7 +113,7 @@ def test_a_group_without_linear_readers_stays_whole() -> None:
     network = network_of(gated)
     rule = LayerInputChange(data_for(gated), 0.5)
     assert find_gates(gated)
-    for group, keep in rule.decide(network).items():
+    for group, keep in rule.decide(network).keep.items():
         assert keep.all()
         assert np.isnan(rule.importance(network)[group]).all()
 
@@ -128,10 +128,8 @@ def test_user_model_is_not_touched_by_the_decision() -> None:
 
 def test_same_data_same_decision() -> None:
     model = REDUNDANT["convolution_pooling_flatten_dense"]()
-    keeps = [
-        list(LayerInputChange(data_for(model), 0.3).decide(network_of(with_marks(model))).values())
-        for _ in range(2)
-    ]
+    rule = LayerInputChange(data_for(model), 0.3)
+    keeps = [list(rule.decide(network_of(with_marks(model))).keep.values()) for _ in range(2)]
     for one, two in zip(*keeps, strict=True):
         np.testing.assert_array_equal(one, two)
 
