@@ -13,6 +13,7 @@ import keras
 
 from keras_sbp.benchmarking import BenchmarkResult
 from keras_sbp.benchmarking.benchmark import measure
+from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.formats import ExportReport
 from keras_sbp.formats.inputs import read_once
 from keras_sbp.formats.target import target_of
@@ -23,6 +24,7 @@ from keras_sbp.pruning import prune
 Path = str | os.PathLike[str]
 
 
+@full_precision()
 def export(
     model: keras.Model,
     path: Path,

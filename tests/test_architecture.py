@@ -66,7 +66,8 @@ def test_imports(path: pathlib.Path) -> None:
             assert path.name == "keras_internals.py", name
         assert name.split(".")[0] != "keras_hub"
         if name.split(".")[0] in ("tensorflow", "tf_keras", "jax", "torch"):
-            assert room in ("formats", "integrations", "cli"), name
+            allowed = room in ("formats", "integrations", "cli")
+            assert allowed or path.name == "full_precision.py", name
     assert len(path.read_text().splitlines()) < 400
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_sbp.comparing.drawing import Batch, batches, first_that_runs
+from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.comparing.tolerances import ROUNDING, tolerance
 from keras_sbp.formats.precision import compute_dtypes
 from keras_sbp.graph import trace
@@ -60,6 +61,7 @@ def import_tfmot() -> types.ModuleType:
     return tfmot
 
 
+@full_precision()
 def to_tf_keras(model: keras.Model, *, verify: bool = True) -> Any:
     """Turns a model of stock layers into the same tf_keras (Keras 2) model.
 

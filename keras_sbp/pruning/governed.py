@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import keras
 
+from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph import Analysis, Graph, Op, analyse, trace
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
@@ -27,6 +28,7 @@ from keras_sbp.pruning.summarise import units_of
 _inserted: WeakKeyDictionary[keras.Model, GatesReport] = WeakKeyDictionary()
 
 
+@full_precision()
 def gates_report(model: keras.Model, *, inputs: Any = None) -> GatesReport:
     """Tells which layers of a model have a gate, and why the others have none.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph import Graph, Op, analyse, trace
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_branch_gates
@@ -27,6 +28,7 @@ CHOICES = {
 }
 
 
+@full_precision()
 def insert_sbp(
     model: keras.Model,
     *,

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
 from keras_sbp.pruning.constant import constant_tensors, fold_constants
@@ -23,6 +24,7 @@ from keras_sbp.pruning.verify import verify as compare
 from keras_sbp.rules import OwnRules, Rule
 
 
+@full_precision()
 def prune(
     model: keras.Model,
     rule: Rule | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.checks import ask_needs, ask_rebuild, ask_values
 from keras_sbp.graph.handler import LayerHandler
@@ -200,6 +201,7 @@ class Dial(keras.layers.Layer):
         return x * keras.ops.reshape(self.factor, self.shape)
 
 
+@full_precision()
 def run(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """Returns a model's outputs at inference, as a flat list in float64."""
     tensors = [keras.ops.convert_to_tensor(each) for each in inputs]
