@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import pathlib
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +18,10 @@ from keras_sbp.benchmarking.footprint import peak_memory
 from keras_sbp.benchmarking.timing import Tell, check_batch_size, take_turns
 from keras_sbp.formats.base import format_of_existing
 from keras_sbp.formats.chatter import kept_back
-from keras_sbp.formats.runtimes import load
 from keras_sbp.formats.write import size_of
 from keras_sbp.printing import Printable, notes, table, width_of
 
 _MEMORY_SHARE = 0.5  # Of all the time, roughly: new processes, which import the runtimes anew.
-_PROCESS_WIDE = ("saved_model", "keras")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,53 +131,60 @@ def measure(
     Returns:
         A `BenchmarkResult`.
     """
-    counts = {"batch_size": batch_size, "num_threads": num_threads, "repeats": repeats}
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer, received {value!r}.")
+    _check_counts(batch_size=batch_size, num_threads=num_threads, repeats=repeats)
     if not paths:
         raise ValueError("Expected at least one model to measure, received none.")
-    forms = [format_of_existing(path) for path in paths.values()]
+    files = [pathlib.Path(path) for path in paths.values()]
+    forms = [format_of_existing(path) for path in files]
     loaders = [
-        functools.partial(load, path, form, num_threads)
-        for path, form in zip(paths.values(), forms, strict=True)
+        functools.partial(form.load, path, num_threads)
+        for path, form in zip(files, forms, strict=True)
     ]
-    for path, loader in zip(paths.values(), loaders, strict=True):
+    for path, loader in zip(files, loaders, strict=True):
         with kept_back():
             inputs = loader().inputs
-        check_batch_size(inputs, batch_size, os.fspath(path))
+        check_batch_size(inputs, batch_size, path)
     timings = take_turns(
         loaders,
         rounds=repeats,
         batch_size=batch_size,
         tell=lambda share, now: tell(share * (1 - _MEMORY_SHARE if memory else 1), now),
     )
+    peaks: list[int | None] = [None] * len(files)
+    if memory:
+        for i, name in enumerate(paths):
+            tell(1 - _MEMORY_SHARE * (1 - i / len(paths)), f"memory of {name}")
+            peaks[i] = peak_memory(
+                files[i], forms[i], batch_size=batch_size, num_threads=num_threads
+            )
     low, median, high = np.quantile(timings.calls, [0.25, 0.5, 0.75], axis=0)
     slower, speedup, faster = np.quantile(
         timings.calls[:, :1] / timings.calls, [0.25, 0.5, 0.75], axis=0
     )
-    sizes = [size_of(path) for path in paths.values()]
-    rows = []
-    for i, (name, path) in enumerate(paths.items()):
-        if memory:
-            tell(1 - _MEMORY_SHARE * (1 - i / len(paths)), f"memory of {name}")
-        memory_of = {"batch_size": batch_size, "num_threads": num_threads}
-        rows.append(
-            BenchmarkRow(
-                name=name,
-                format=forms[i].name,
-                speedup=float(speedup[i]),
-                speedup_quartiles=(float(slower[i]), float(faster[i])),
-                size_ratio=sizes[0] / sizes[i],
-                bytes=sizes[i],
-                load_ms=float(np.median(timings.loads[:, i]) * 1e3),
-                latency_us=float(median[i] * 1e6),
-                latency_iqr_us=float((high[i] - low[i]) * 1e6),
-                peak_memory=peak_memory(path, forms[i], **memory_of) if memory else None,
-                num_threads=None if forms[i].name in _PROCESS_WIDE else num_threads,
-            )
+    sizes = [size_of(path, form) for path, form in zip(files, forms, strict=True)]
+    rows = tuple(
+        BenchmarkRow(
+            name=name,
+            format=forms[i].name,
+            speedup=float(speedup[i]),
+            speedup_quartiles=(float(slower[i]), float(faster[i])),
+            size_ratio=sizes[0] / sizes[i],
+            bytes=sizes[i],
+            load_ms=float(np.median(timings.loads[:, i]) * 1e3),
+            latency_us=float(median[i] * 1e6),
+            latency_iqr_us=float((high[i] - low[i]) * 1e6),
+            peak_memory=peaks[i],
+            num_threads=num_threads if forms[i].threads else None,
         )
-    return BenchmarkResult(tuple(rows), batch_size, _machine())
+        for i, name in enumerate(paths)
+    )
+    return BenchmarkResult(rows, batch_size, _machine())
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, received {value!r}.")
 
 
 def _machine() -> str:

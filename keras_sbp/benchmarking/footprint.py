@@ -16,14 +16,13 @@ import keras
 from keras_sbp.benchmarking.timing import random_inputs
 from keras_sbp.formats.base import FORMATS, Format
 from keras_sbp.formats.packages import require
-from keras_sbp.formats.runtimes import load
 
 _CALLS = 3
 _CHILD = "from keras_sbp.benchmarking.footprint import measure_here; measure_here()"
 
 
 def peak_memory(
-    path: str | os.PathLike[str], form: Format, *, batch_size: int, num_threads: int
+    path: pathlib.Path, form: Format, *, batch_size: int, num_threads: int
 ) -> int | None:
     """Memory that loading and running a model takes, at its peak.
 
@@ -44,8 +43,7 @@ def peak_memory(
     root = str(pathlib.Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, *sys.path]))
     environment = os.environ | {"PYTHONPATH": paths, "KERAS_BACKEND": keras.backend.backend()}
-    modules = _modules_of_own_classes() if form.name == "keras" else []
-    request = json.dumps([os.fspath(path), form.name, batch_size, num_threads, modules])
+    request = json.dumps([str(path), form.name, batch_size, num_threads, form.modules()])
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, request],
         check=False,
@@ -62,28 +60,26 @@ def peak_memory(
 def measure_here() -> None:
     """What the new process runs: its argument is the request, its last line the answer."""
     path, name, batch_size, num_threads, modules = json.loads(sys.argv[1])
-    form = FORMATS[name]
     for module in modules:
         # Where one is missed, loading the model says so.
         with contextlib.suppress(Exception):
             importlib.import_module(module)
+    if name not in FORMATS:
+        raise RuntimeError(
+            f"there is no format '{name}'. Register it in a module that can be imported, or pass "
+            "memory=False."
+        )
+    form = FORMATS[name]
     if form.runtime:
         require(form.runtime, f"Running a file for {form.title}")
     # Imports may have needed more for a moment than they keep; forget that.
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
-    model = load(path, form, num_threads)
+    model = form.load(pathlib.Path(path), num_threads)
     model.set_inputs(random_inputs(model.inputs, batch_size))
     for _ in range(_CALLS):
         model.invoke()
     sys.stdout.write(f"\n{json.dumps(max(0, _status('VmHWM') - before))}\n")
-
-
-def _modules_of_own_classes() -> list[str]:
-    """Where the classes are defined that this process has registered with Keras."""
-    found = {str(each.__module__) for each in keras.saving.get_custom_objects().values()}
-    theirs = ("keras", "keras_sbp", "__main__")
-    return sorted(module for module in found if module.split(".")[0] not in theirs)
 
 
 def _status(field: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from keras_sbp.comparing.drawing import filled
 from keras_sbp.comparing.values import drawn, integers, uniform, usual
+from keras_sbp.formats.base import Inputs, Runtime
 from keras_sbp.formats.chatter import kept_back
-from keras_sbp.formats.runtimes import Inputs, Runtime
 
 _LOADS = 5
 _WARMUP = 20  # calls of each model before the first timed one, after each loading
@@ -80,7 +81,7 @@ def random_inputs(inputs: Inputs, batch_size: int) -> dict[str, np.ndarray]:
     return {name: _random(shape, dtype, batch_size) for name, (shape, dtype) in inputs.items()}
 
 
-def check_batch_size(inputs: Mapping[str, tuple], batch_size: int, path: str) -> None:
+def check_batch_size(inputs: Mapping[str, tuple], batch_size: int, path: pathlib.Path) -> None:
     """Refuse a file whose batch size is fixed at another value.
 
     Raises:

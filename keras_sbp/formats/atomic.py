@@ -9,17 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-# Everything TensorFlow writes into a SavedModel. A folder that holds anything else is not ours.
-_SAVED_MODEL_ENTRIES = {
-    "saved_model.pb",
-    "saved_model.pbtxt",
-    "keras_metadata.pb",
-    "fingerprint.pb",
-    "variables",
-    "assets",
-    "assets.extra",
-}
-
 
 def check_target(path: pathlib.Path, *, folder: bool, overwrite: bool) -> None:
     """Refuse a target that could not, or should not, be written.
@@ -47,8 +36,6 @@ def check_target(path: pathlib.Path, *, folder: bool, overwrite: bool) -> None:
         raise FileExistsError(
             f"'{path}' is a {found}, and this format is a {expected}. Choose another path."
         )
-    if folder:
-        _check_saved_model(path)
 
 
 @contextlib.contextmanager
@@ -96,17 +83,6 @@ def _check_parent(path: pathlib.Path) -> None:
         raise PermissionError(
             f"Cannot write '{path}': no permission to write into the folder '{parent}'. "
             "Change its permissions or choose another path."
-        )
-
-
-def _check_saved_model(path: pathlib.Path) -> None:
-    entries = {entry.name for entry in path.iterdir()}
-    foreign = sorted(entries - _SAVED_MODEL_ENTRIES)
-    if foreign or (entries and not entries & {"saved_model.pb", "saved_model.pbtxt"}):
-        found = f"'{foreign[0]}' among others" if foreign else "no 'saved_model.pb'"
-        raise FileExistsError(
-            f"'{path}' is not replaced: expected a folder with nothing but a SavedModel in it, "
-            f"found {found}. Choose another path, or remove the folder yourself."
         )
 
 

@@ -1,69 +1,171 @@
-"""The formats of exported models: their names, suffixes and needs."""
+"""What a format of exported models is, and those that there are."""
 
 from __future__ import annotations
 
-import dataclasses
+import abc
 import os
 import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import keras
+import numpy as np
 
-from keras_sbp.formats.packages import require
+from keras_sbp.formats.quantization import Quantizing
+
+Inputs = dict[str, tuple[tuple[int, ...], np.dtype]]
+Batch = Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """One kind of file.
+class Runtime(Protocol):
+    """A loaded model: `inputs` says what it takes, and it is run by input name.
+
+    `set_inputs` puts a batch in place and `invoke` runs on it, which is what a measurement of
+    latency times; calling the object does both and gives outputs by name.
+    """
+
+    @property
+    def inputs(self) -> Inputs:
+        """Shape (-1 where it is free) and dtype of each input, by name."""
+
+    def set_inputs(self, inputs: Batch) -> None:
+        """Put one batch in place."""
+
+    def invoke(self) -> Any:
+        """Run on the batch in place."""
+
+    def __call__(self, inputs: Batch) -> dict[str, np.ndarray]:
+        """Run on one batch; outputs by name, in the model's order."""
+
+
+class Format(abc.ABC):
+    """One kind of file: how it is written, loaded and read.
+
+    A subclass has `name`, `title`, `suffix`, `convert` and `load`, and of the others what differs
+    from the defaults. `register_format` makes it known.
 
     Attributes:
         name: What `format=` takes.
         title: What people call it.
-        suffix: How its files end; `""` for a folder.
-        export_name: What `keras.Model.export` calls it; `""` if that does not write it.
-        any_backend: Whether Keras writes it on every backend, not on TensorFlow only.
+        suffix: How its files end; `""` for a folder of any name.
+        folder: Whether the result is a folder.
         packages: What writing it needs.
         runtime: The package that runs it, `""` for Keras itself.
+        any_backend: Whether it can be written on every backend, not on TensorFlow only.
+        batch_size: What `batch_size="auto"` means: a number, or `None` for a free axis.
+        fixes_batch_size: Whether another batch size than the model's can be asked for.
+        quantizations: What `quantization=` takes for it.
+        threads: Whether the runtime takes a number of threads; else it uses those of the process.
     """
 
     name: str
     title: str
     suffix: str
-    export_name: str
-    any_backend: bool
-    packages: tuple[str, ...]
-    runtime: str
+    folder: bool = False
+    packages: tuple[str, ...] = ()
+    runtime: str = ""
+    any_backend: bool = False
+    batch_size: int | None = None
+    fixes_batch_size: bool = True
+    quantizations: tuple[str, ...] = ()
+    threads: bool = True
 
-    @property
-    def folder(self) -> bool:
-        """Whether the result is a folder."""
-        return not self.suffix
+    @abc.abstractmethod
+    def convert(
+        self, model: keras.Model, path: pathlib.Path, specs: Any, quantization: Quantizing | None
+    ) -> None:
+        """Writes a model.
+
+        Args:
+            model: A Keras model without gates.
+            path: Where to write; ends in the suffix.
+            specs: `keras.InputSpec`s with names, nested as the model takes its inputs.
+            quantization: How to quantise; `None` unless it is one of `quantizations`.
+
+        Raises:
+            ValueError: If an operation of the model has no counterpart in the format.
+        """
+
+    @abc.abstractmethod
+    def load(self, path: pathlib.Path, num_threads: int) -> Runtime:
+        """Loads a file into its own runtime.
+
+        Args:
+            path: The file or folder.
+            num_threads: Threads it may use.
+
+        Returns:
+            A `Runtime`.
+        """
+
+    def ops(self, path: pathlib.Path) -> tuple[str, ...]:
+        """Names of the operations in a file, in order; empty where nobody can tell."""
+        return ()
+
+    def files(self, path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+        """The path, and what else is written beside it."""
+        return (path,)
+
+    def is_at(self, path: pathlib.Path) -> bool:
+        """Whether a path that exists is of this format."""
+        return path.suffix.lower() == self.suffix and path.is_dir() == self.folder
+
+    def check_replaceable(self, path: pathlib.Path) -> None:
+        """Refuses to write over what is there, where that is not of this format.
+
+        Raises:
+            FileExistsError: If so.
+        """
+        return
+
+    def modules(self) -> list[str]:
+        """What a new process imports before it loads a file: where classes of users' own are."""
+        return without_ours([type(self).__module__])
 
 
-FORMATS = {
-    form.name: form
-    for form in (
-        Format("litert", "LiteRT", ".tflite", "litert", False, ("tensorflow",), "tensorflow"),
-        Format(
-            "saved_model", "SavedModel", "", "tf_saved_model", True, ("tensorflow",), "tensorflow"
-        ),
-        Format(
-            "onnx", "ONNX", ".onnx", "onnx", False, ("tensorflow", "onnx", "tf2onnx"), "onnxruntime"
-        ),
-        Format(
-            "openvino",
-            "OpenVINO",
-            ".xml",
-            "openvino",
-            False,
-            ("tensorflow", "openvino"),
-            "openvino",
-        ),
-        Format("keras", "Keras", ".keras", "", True, (), ""),
-    )
-}
-_BY_SUFFIX = {form.suffix: form for form in FORMATS.values()}
-_NAMES = ", ".join(repr(name) for name in FORMATS)
-_ENDINGS = ", ".join(f"'{f.suffix}' ({f.title})" for f in FORMATS.values() if not f.folder)
+F = TypeVar("F", bound=type[Format])
+
+FORMATS: dict[str, Format] = {}
+
+
+def register_format(cls: F) -> F:
+    """Class decorator that makes a format known to `export`, `benchmark` and the command line.
+
+    The package registers its own formats in the same way.
+
+    Args:
+        cls: A subclass of `Format`.
+
+    Returns:
+        The class, unchanged.
+
+    Raises:
+        TypeError: If it is no complete subclass of `Format`.
+        ValueError: If another format has its name or suffix.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Format)):
+        raise TypeError(
+            f"register_format() takes a subclass of keras_sbp.formats.Format, received {cls!r}."
+        )
+    lacking = [name for name in ("name", "title", "suffix") if not hasattr(cls, name)]
+    lacking += sorted(cls.__abstractmethods__)
+    if lacking:
+        raise TypeError(
+            f"The format {cls.__name__} cannot be registered: expected `name`, `title`, `suffix`, "
+            f"`convert` and `load`, received none of its own for {', '.join(lacking)}. Define what "
+            "is missing in the class."
+        )
+    form = cls()
+    for other in FORMATS.values():
+        alike = other.name == form.name or other.suffix == form.suffix
+        if alike and _home(type(other)) != _home(cls):
+            raise ValueError(
+                f"The format '{form.name}' with the suffix '{form.suffix}' cannot stand beside "
+                f"'{other.name}' with '{other.suffix}'. Expected a name and a suffix that no other "
+                "format has. Choose another name or suffix."
+            )
+    FORMATS[form.name] = form
+    return cls
 
 
 def format_of(path: str | os.PathLike[str], name: str | None) -> Format:
@@ -74,22 +176,24 @@ def format_of(path: str | os.PathLike[str], name: str | None) -> Format:
     """
     path = pathlib.Path(path)
     suffix = path.suffix.lower()
+    by_suffix = {form.suffix: form for form in FORMATS.values()}
     if name is None:
-        if suffix not in _BY_SUFFIX:
+        if suffix not in by_suffix:
             raise ValueError(
-                f"Cannot tell the export format of '{path}': expected the suffix {_ENDINGS} or "
+                f"Cannot tell the export format of '{path}': expected the suffix {_endings()} or "
                 f"none (SavedModel folder), received '{path.suffix}'. For a folder with a dot in "
                 "its name pass format='saved_model'."
             )
-        return _BY_SUFFIX[suffix]
+        return by_suffix[suffix]
     if name not in FORMATS:
-        raise ValueError(f"Unknown export format: expected {_NAMES} or None, received {name!r}.")
+        names = ", ".join(map(repr, FORMATS))
+        raise ValueError(f"Unknown export format: expected {names} or None, received {name!r}.")
     form = FORMATS[name]
-    if form.folder and suffix in {*_BY_SUFFIX, ".h5"} - {""}:
+    if not form.suffix and suffix in {*by_suffix, ".h5"} - {""}:
         raise ValueError(
-            f"A SavedModel is a folder, expected a path without suffix, received '{path}'."
+            f"A {form.title} is a folder, expected a path without suffix, received '{path}'."
         )
-    if not form.folder and suffix != form.suffix:
+    if form.suffix and suffix != form.suffix:
         raise ValueError(
             f"A file for {form.title} must end in '{form.suffix}', received '{path}'. Change the "
             "path, or choose another format."
@@ -97,59 +201,39 @@ def format_of(path: str | os.PathLike[str], name: str | None) -> Format:
     return form
 
 
-def format_of_existing(path: str | os.PathLike[str]) -> Format:
+def format_of_existing(path: pathlib.Path) -> Format:
     """The format of a file or folder that is there.
 
     Raises:
         FileNotFoundError: If nothing is there.
         ValueError: If it is none of the formats.
     """
-    path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no model at '{path}'. Check the path.")
+    for form in FORMATS.values():
+        if form.is_at(path):
+            return form
     if path.is_dir():
-        if not (path / "saved_model.pb").exists():
-            raise ValueError(
-                f"The folder '{path}' holds no model: expected a SavedModel, with a file "
-                "'saved_model.pb' in it."
-            )
-        return FORMATS["saved_model"]
-    form = _BY_SUFFIX.get(path.suffix.lower())
-    if form is None or form.folder:
         raise ValueError(
-            f"Cannot tell the format of the file '{path}': expected the suffix {_ENDINGS}, or the "
-            f"folder of a SavedModel, received '{path.suffix}'."
+            f"The folder '{path}' holds no model: expected a SavedModel, with a file "
+            "'saved_model.pb' in it."
         )
-    return form
+    raise ValueError(
+        f"Cannot tell the format of the file '{path}': expected the suffix {_endings()}, or the "
+        f"folder of a SavedModel, received '{path.suffix}'."
+    )
 
 
-def check_backend(form: Format) -> None:
-    """Refuse a format that Keras cannot write on the backend it runs on.
-
-    Raises:
-        RuntimeError: If it cannot.
-    """
-    backend = keras.backend.backend()
-    if not form.any_backend and backend != "tensorflow":
-        raise RuntimeError(
-            f"Exporting to {form.title} needs Keras on TensorFlow: expected "
-            f"KERAS_BACKEND=tensorflow, received {backend}. Export a '.keras' file here, then "
-            "load and export that in a process started with KERAS_BACKEND=tensorflow. "
-            "(A SavedModel can be exported from here.)"
-        )
+def without_ours(modules: Iterable[str]) -> list[str]:
+    """Names of modules, without those of Keras, of this package, and of scripts."""
+    ours = ("keras", "keras_sbp", "__main__")
+    return sorted({module for module in modules if module.split(".")[0] not in ours})
 
 
-def check_packages(form: Format, *, run: bool) -> None:
-    """Refuse a format whose packages are missing.
+def _endings() -> str:
+    return ", ".join(f"'{form.suffix}' ({form.title})" for form in FORMATS.values() if form.suffix)
 
-    Args:
-        form: The format.
-        run: Whether the file is going to be run as well.
 
-    Raises:
-        ImportError: If a package is not installed; names the extra that brings it.
-    """
-    for package in form.packages:
-        require(package, f"Exporting to {form.title}")
-    if run and form.runtime:
-        require(form.runtime, f"Verifying a file for {form.title} (verify=True)")
+def _home(cls: type) -> tuple[str, str]:
+    """Where a class is defined: one that is defined again, as in a notebook, is the same."""
+    return cls.__module__, cls.__qualname__

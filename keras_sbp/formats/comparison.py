@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_sbp.comparing.drawing import ComparedInput
 from keras_sbp.comparing.tolerances import ANOTHER_RUNTIME, distance, tolerance, variation
+from keras_sbp.formats.base import Runtime
 from keras_sbp.formats.inputs import (
     MOST_COMPARED,
     Examples,
@@ -20,7 +21,6 @@ from keras_sbp.formats.inputs import (
 )
 from keras_sbp.formats.precision import compute_dtypes
 from keras_sbp.formats.quantization import QUANTIZATIONS
-from keras_sbp.formats.runtimes import Runtime
 
 Batch = dict[str, np.ndarray]
 

@@ -6,9 +6,12 @@ import dataclasses
 import os
 import pathlib
 
+import keras
+
 from keras_sbp.formats.atomic import check_target
-from keras_sbp.formats.base import Format, check_backend, check_packages, format_of
-from keras_sbp.formats.quantization import check_quantization
+from keras_sbp.formats.base import FORMATS, Format, format_of
+from keras_sbp.formats.packages import require
+from keras_sbp.formats.quantization import QUANTIZATIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,25 +65,72 @@ def target_of(
     path = pathlib.Path(path)
     form = format_of(path, format)
     batch_size = _batch_size(batch_size, form)
-    check_quantization(quantization, form, integer_io=integer_io, calibrated=calibrated)
-    for entry in (path, path.with_suffix(".bin")) if form.name == "openvino" else (path,):
+    _check_quantization(quantization, form, integer_io=integer_io, calibrated=calibrated)
+    for entry in form.files(path):
         check_target(entry, folder=form.folder, overwrite=overwrite)
-    check_backend(form)
-    check_packages(form, run=verify)
+    if path.exists():
+        form.check_replaceable(path)
+    _check_backend(form)
+    _check_packages(form, run=verify)
     return Target(path, form, batch_size, quantization, integer_io, verify)
 
 
 def _batch_size(batch_size: int | None | str, form: Format) -> int | None:
     if batch_size == "auto":
-        return 1 if form.name == "litert" else None
+        return form.batch_size
     whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
     if batch_size is not None and not (whole and batch_size > 0):
         raise ValueError(
             f"`batch_size` must be 'auto', None or a positive integer, received {batch_size!r}."
         )
-    if form.name == "keras" and batch_size is not None:
+    if batch_size is not None and not form.fixes_batch_size:
         raise ValueError(
-            "A .keras file keeps the batch axis of the model: expected batch_size='auto' or None, "
-            f"received {batch_size}. Fix the batch size in the model's own Input instead."
+            f"A {form.suffix} file keeps the batch axis of the model: expected batch_size='auto' "
+            f"or None, received {batch_size}. Fix the batch size in the model's own Input instead."
         )
     return batch_size
+
+
+def _check_quantization(
+    name: str | None, form: Format, *, integer_io: bool, calibrated: bool
+) -> None:
+    if name is not None and name not in QUANTIZATIONS:
+        names = ", ".join(repr(known) for known in QUANTIZATIONS)
+        raise ValueError(f"`quantization` must be None or one of {names}, received {name!r}.")
+    if name is not None and name not in form.quantizations:
+        fitting = [other for other in FORMATS.values() if name in other.quantizations]
+        raise ValueError(
+            f"quantization={name!r} is for {' and '.join(other.title for other in fitting)}: "
+            f"expected a path that ends in {' or '.join(repr(x.suffix) for x in fitting)}, "
+            f"received the format {form.name!r}."
+        )
+    integer = name is not None and QUANTIZATIONS[name].integer is not None
+    if integer_io and not integer:
+        raise ValueError(
+            "integer_io=True needs a file that computes in integers: expected quantization='int8' "
+            f"or 'int16x8', received {name!r}."
+        )
+    if integer and not calibrated:
+        raise ValueError(
+            f"quantization={name!r} needs examples to find the range of every tensor: expected "
+            "calibration_data, inputs of the model as for model.predict, a few hundred of them, "
+            "received None. quantization='dynamic_int8' needs no data."
+        )
+
+
+def _check_backend(form: Format) -> None:
+    backend = keras.backend.backend()
+    if not form.any_backend and backend != "tensorflow":
+        raise RuntimeError(
+            f"Exporting to {form.title} needs Keras on TensorFlow: expected "
+            f"KERAS_BACKEND=tensorflow, received {backend}. Export a '.keras' file here, then "
+            "load and export that in a process started with KERAS_BACKEND=tensorflow. "
+            "(A SavedModel can be exported from here.)"
+        )
+
+
+def _check_packages(form: Format, *, run: bool) -> None:
+    for package in form.packages:
+        require(package, f"Exporting to {form.title}")
+    if run and form.runtime:
+        require(form.runtime, f"Verifying a file for {form.title} (verify=True)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
@@ -11,15 +10,12 @@ import keras
 
 from keras_sbp.comparing.drawing import ComparedInput
 from keras_sbp.formats.atomic import staged
-from keras_sbp.formats.base import Format
+from keras_sbp.formats.base import Format, Runtime
 from keras_sbp.formats.chatter import kept_back
 from keras_sbp.formats.comparison import compare
-from keras_sbp.formats.convert import cannot_run, convert
+from keras_sbp.formats.convert import cannot_run
 from keras_sbp.formats.inputs import given_examples, input_specs
-from keras_sbp.formats.litert_model import op_names
-from keras_sbp.formats.packages import require
-from keras_sbp.formats.quantization import converter_options, quantized, refuse_loops
-from keras_sbp.formats.runtimes import Runtime, load
+from keras_sbp.formats.quantization import Quantizing
 from keras_sbp.formats.target import Target
 
 
@@ -103,20 +99,16 @@ def write(
         None if given is None else given_examples(model, specs, given, argument)
         for given, argument in ((calibration_data, "calibration_data"), (examples, "verify"))
     )
-    with kept_back():
-        refuse_loops(model, specs, how)
-    options = {}
-    if form.name == "litert":
-        options = converter_options(how, target.integer_io, data.batches if data else ())
+    quantizing = how and Quantizing(how, target.integer_io, data.batches if data else ())
     with staged(target.path) as written:
         # Keras insists on the suffix in lower case.
         raw = written.with_suffix(form.suffix) if form.suffix else written
         with kept_back():
-            quantized(lambda: convert(model, str(raw), form, specs, options), raw, model.name, how)
+            form.convert(model, raw, specs, quantizing)
         found = None
         if target.verify:
             found = compare(model, specs, _loaded(model, raw, form), compared or data, how)
-        ops, size = _ops(raw, form), size_of(written if form.folder else written.parent)
+        ops, size = form.ops(raw), size_of(raw, form)
         raw.rename(written)
     return ExportReport(
         path=str(target.path),
@@ -129,32 +121,17 @@ def write(
     )
 
 
-def size_of(path: str | os.PathLike[str]) -> int:
-    """Size in bytes of a file, or of all files in a folder; of OpenVINO, of both files."""
-    path = pathlib.Path(path)
-    files = list(path.rglob("*")) if path.is_dir() else [path]
-    if path.suffix.lower() == ".xml":
-        files.append(path.with_suffix(".bin"))
-    return sum(file.stat().st_size for file in files if file.is_file())
+def size_of(path: pathlib.Path, form: Format) -> int:
+    """Size in bytes of an exported model: of all its files, or of all files in its folder."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    return sum(file.stat().st_size for file in (*form.files(path), *inside) if file.is_file())
 
 
 def _loaded(model: keras.Model, path: pathlib.Path, form: Format) -> Runtime:
     with kept_back():
         try:
-            return load(path, form)
+            return form.load(path, num_threads=1)
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # Each runtime has its own.
-            raise cannot_run(model, form, error) from error
-
-
-def _ops(path: pathlib.Path, form: Format) -> tuple[str, ...]:
-    if form.name == "litert":
-        return op_names(path)
-    if form.name == "onnx":
-        nodes = require("onnx", "Reading an ONNX file").load(str(path)).graph.node
-        return tuple(node.op_type for node in nodes)
-    if form.name == "openvino":
-        core = require("openvino", "Reading an OpenVINO model").Core()
-        return tuple(op.get_type_name() for op in core.read_model(str(path)).get_ordered_ops())
-    return ()
+            raise cannot_run(model, form.title, error) from error

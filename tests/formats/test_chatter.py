@@ -135,9 +135,9 @@ def test_warnings_about_the_users_own_code_are_passed_on():
     "Replace the layer by ones made of simpler operations, or export another format"
 )
 def test_a_file_that_its_runtime_does_not_load_is_our_error(tmp_path, monkeypatch):
-    from keras_sbp.formats import convert
+    from keras_sbp.formats import onnx
 
-    monkeypatch.setattr(convert, "repair_transposed_convolutions", lambda model: False)
+    monkeypatch.setattr(onnx, "repair_transposed_convolutions", lambda model: False)
     image = keras.Input((4, 4, 2))
     up = layers.Conv2DTranspose(2, 3, strides=2, output_padding=1, padding="valid", name="up")
     with pytest.raises(RuntimeError, match=r"does not load in its own runtime \(layer 'up'\)"):

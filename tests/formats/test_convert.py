@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from keras import layers
 
 from keras_sbp import export
 from keras_sbp.formats.base import FORMATS
-from keras_sbp.formats.runtimes import load
 
 NAMES = {
     "litert": "m.tflite",
@@ -78,7 +79,7 @@ def own_layers() -> keras.Model:
 def test_what_is_random_in_training_is_exported_as_at_inference(build, format, tmp_path):
     model = build()
     report = export(model, tmp_path / NAMES[format])
-    runtime = load(report.path, FORMATS[format])
+    runtime = FORMATS[format].load(pathlib.Path(report.path), 1)
     ((name, (shape, _)),) = runtime.inputs.items()
     assert format == "keras" or name == "image"
     assert shape == ((1 if format == "litert" else -1), 9, 9, 3)

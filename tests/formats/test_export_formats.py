@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 
 import keras
@@ -12,7 +13,6 @@ from keras import layers
 from keras_sbp import export
 from keras_sbp.formats.base import FORMATS
 from keras_sbp.formats.comparison import compare
-from keras_sbp.formats.runtimes import load
 from tests.remedies.test_remedies_of_extras import brings
 
 pytestmark = pytest.mark.tensorflow
@@ -28,7 +28,7 @@ def _images() -> np.ndarray:
 def test_gates_are_pruned_away(gated_convnet, tmp_path, format):
     report = export(gated_convnet, tmp_path / NAMES[format])
     assert report.prune_report.gates[0].units_after == 4
-    received = load(report.path, FORMATS[format])({"image": _images()})
+    received = FORMATS[format].load(pathlib.Path(report.path), 1)({"image": _images()})
     np.testing.assert_allclose(*received.values(), gated_convnet(_images()), atol=1e-5)
     left = {p.name for p in tmp_path.iterdir()}
     assert left == ({"m.xml", "m.bin"} if format == "openvino" else {NAMES[format]})
@@ -40,7 +40,7 @@ def test_batch_size_and_dtype(convnet, tmp_path, format):
     model = keras.Sequential([keras.Input((4,), name="x"), layers.Dense(3), layers.Dense(2)])
     report = export(model, tmp_path / NAMES[format], batch_size=5)
     assert report.batch_size == 5
-    assert load(report.path, FORMATS[format]).inputs == {"x": ((5, 4), np.float32)}
+    assert FORMATS[format].load(pathlib.Path(report.path), 1).inputs == {"x": ((5, 4), np.float32)}
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "keras", "saved_model"])
@@ -49,7 +49,7 @@ def test_free_image_sides(tmp_path, format):
     x = layers.Conv2D(4, 3, strides=2, padding="same")(layers.Rescaling(1 / 255)(image))
     model = keras.Model(image, layers.Dense(2)(layers.GlobalMaxPooling2D()(x)))
     report = export(model, tmp_path / NAMES.get(format, "m"))
-    runtime = load(report.path, FORMATS[format])
+    runtime = FORMATS[format].load(pathlib.Path(report.path), 1)
     assert runtime.inputs["image"][0] == (-1, -1, -1, 3)
     for side in (16, 21):
         images = np.random.default_rng(0).uniform(0, 255, (2, side, side + 1, 3))
@@ -125,7 +125,7 @@ def test_openvino_is_two_files(convnet, tmp_path):
     convnet.layers[-1].bias.assign([1.0, 2.0, 3.0])
     report = export(convnet, tmp_path / "m.xml", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.bin", "m.xml"]
-    runtime = load(report.path, FORMATS["openvino"])
+    runtime = FORMATS["openvino"].load(pathlib.Path(report.path), 1)
     np.testing.assert_allclose(*runtime({"image": _images()}).values(), convnet(_images()), 1e-4)
 
 

@@ -119,7 +119,7 @@ def test_other_compute_dtypes_are_exported_in_float32(tmp_path, policy):
 @pytest.mark.remedy("Pass verify=False to export it anyway")
 def test_verification_catches_a_wrong_file(convnet, tmp_path, monkeypatch):
     other = keras.models.clone_model(convnet)
-    monkeypatch.setattr(sys.modules["keras_sbp.formats.convert"], "float32_twin", lambda _: other)
+    monkeypatch.setattr(sys.modules["keras_sbp.formats.litert"], "float32_twin", lambda _: other)
     with pytest.raises(RuntimeError, match="differs from model .*output_0.*verify=False"):
         export(convnet, tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []

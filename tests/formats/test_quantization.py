@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -155,23 +157,26 @@ def test_a_float_op_by_luck_is_converted_again(convnet, tmp_path, monkeypatch):
     monkeypatch.setattr(quantization, "float_ops", lambda _: next(luck))
     written = []
     with pytest.raises(ValueError, match=r"SPLIT \('a'\); NEG \('b'\)"):
-        quantization.quantized(lambda: written.append(1), tmp_path / "m.tflite", "m", "int8")
+        quantization.convert_to_integers(
+            lambda: written.append(1), tmp_path / "m.tflite", "m", "int8"
+        )
     assert len(written) == 2
 
 
 @pytest.mark.remedy("Calibrate with inputs like those in use")
 def test_verification_sees_a_bad_calibration(tmp_path, monkeypatch):
     """Ranges measured on values a hundred times too small cut off all that is larger."""
-    from keras_sbp.formats import write
+    from keras_sbp.formats import litert
 
     model = keras.Sequential([keras.Input((16,)), layers.Dense(32), layers.Dense(5)])
     data = np.random.default_rng(0).standard_normal((60, 16)).astype("float32")
-    options = write.converter_options
+    options = litert.converter_options
 
-    def wrong(how, integer_io, batches):
-        return options(how, integer_io, [{n: 0.01 * v for n, v in b.items()} for b in batches])
+    def wrong(quantization):
+        small = [{n: 0.01 * v for n, v in batch.items()} for batch in quantization.batches]
+        return options(dataclasses.replace(quantization, batches=small))
 
-    monkeypatch.setattr(write, "converter_options", wrong)
+    monkeypatch.setattr(litert, "converter_options", wrong)
     arguments = {"quantization": "int8", "calibration_data": data}
     with pytest.raises(RuntimeError, match=r"relative error of at most 0.2 .*received 0.*60 exam"):
         export(model, tmp_path / "m.tflite", **arguments)

@@ -19,12 +19,12 @@ def _snapshot(folder) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("m.h5", {}, r"expected the suffix '.tflite'.*'.keras'.*received '.h5'"),
+        ("m.h5", {}, r"expected the suffix .*'.keras'.*'.tflite'.*received '.h5'"),
         ("v1.2", {}, "format='saved_model'"),
         ("m", {"format": "litert"}, "must end in '.tflite'"),
         ("m.bin", {"format": "litert"}, "must end in '.tflite'"),
         ("m.tflite", {"format": "saved_model"}, "is a folder"),
-        ("m.tflite", {"format": "tflite"}, "expected 'litert', .* or None"),
+        ("m.tflite", {"format": "tflite"}, "expected .*'litert', .* or None"),
         ("m.tflite", {"batch_size": 0}, "positive integer, received 0"),
         ("m.tflite", {"batch_size": 2.0}, "positive integer, received 2.0"),
         ("m.tflite", {"batch_size": True}, "positive integer, received True"),

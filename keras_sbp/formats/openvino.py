@@ -1,0 +1,128 @@
+"""OpenVINO models, which are two files."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sbp.formats.base import Batch, Format, Inputs, Runtime, register_format
+from keras_sbp.formats.convert import (
+    export_with_keras,
+    refusal,
+    statistics_as_constants,
+    traced_nodes,
+    with_layer,
+)
+from keras_sbp.formats.packages import require
+from keras_sbp.formats.precision import float32_twin
+from keras_sbp.formats.quantization import Quantizing
+
+# OpenVINO has no tables of words, and makes of each an input that the model does not have.
+_LOST_TABLE = r"Parameter \S+/(\w+)/table_handle"
+
+
+@register_format
+class OpenVINO(Format):
+    """An `.xml` file with its weights beside it in `.bin`; it computes in float32."""
+
+    name, title, suffix = "openvino", "OpenVINO", ".xml"
+    packages = ("tensorflow", "openvino")
+    runtime = "openvino"
+
+    def convert(
+        self, model: keras.Model, path: pathlib.Path, specs: Any, quantization: Quantizing | None
+    ) -> None:
+        """Writes a model, without outputs that it does not have."""
+        model = float32_twin(model)
+        ov = require("openvino", "Exporting to OpenVINO")
+        try:
+            with statistics_as_constants(model):
+                export_with_keras(model, path, "openvino", specs)
+        except (ov.frontend.OpConversionFailure, RuntimeError) as error:
+            ops = _missing(str(error))
+            if ops:
+                nodes = traced_nodes(model, specs, "Exporting to OpenVINO")
+                found = [
+                    with_layer(node.op, [node.name], model) for node in nodes if node.op in ops
+                ]
+                raise refusal(model, self.title, found or ops) from error
+            if isinstance(error, ov.frontend.OpConversionFailure):
+                raise refusal(model, self.title, [str(error)]) from error
+            raise
+        _remove_dangling_outputs(path)
+
+    def load(self, path: pathlib.Path, num_threads: int) -> Runtime:
+        """Compiles a model for the processor."""
+        return _Compiled(path, num_threads)
+
+    def ops(self, path: pathlib.Path) -> tuple[str, ...]:
+        """Names of the operations in a model, in order."""
+        core = require("openvino", "Reading an OpenVINO model").Core()
+        return tuple(op.get_type_name() for op in core.read_model(path).get_ordered_ops())
+
+    def files(self, path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+        """The `.xml` file, and the `.bin` file with the weights."""
+        return path, path.with_suffix(".bin")
+
+
+class _Compiled:
+    def __init__(self, path: pathlib.Path, num_threads: int) -> None:
+        ov = require("openvino", "Running an OpenVINO model")
+        core = ov.Core()
+        options = {"INFERENCE_NUM_THREADS": num_threads, "PERFORMANCE_HINT": "LATENCY"}
+        # The processor may compute in float16 or bfloat16 where it can, unless told not to.
+        options["INFERENCE_PRECISION_HINT"] = "f32"
+        self._model = core.compile_model(core.read_model(path), "CPU", options)
+        self._request = self._model.create_infer_request()
+        self._batch: Batch = {}
+
+    @property
+    def inputs(self) -> Inputs:
+        return {
+            item.any_name: (
+                tuple(n.get_length() if n.is_static else -1 for n in item.partial_shape),
+                np.dtype(item.element_type.to_dtype()),
+            )
+            for item in self._model.inputs
+        }
+
+    def set_inputs(self, inputs: Batch) -> None:
+        expected = self.inputs
+        self._batch = {n: np.asarray(v, expected[n][1]) for n, v in inputs.items()}
+
+    def invoke(self) -> Any:
+        return self._request.infer(self._batch)
+
+    def __call__(self, inputs: Batch) -> dict[str, np.ndarray]:
+        self.set_inputs(inputs)
+        outputs = self.invoke()
+        return {f"output_{i}": np.array(outputs[i]) for i in range(len(self._model.outputs))}
+
+
+def _missing(said: str) -> list[str]:
+    """The operations that an error of OpenVINO's says it does not have."""
+    found = re.search(r"No conversion rule found for operations: (.+)", said)
+    return re.split(r",\s*", found[1].strip()) if found else re.findall(_LOST_TABLE, said)
+
+
+def _remove_dangling_outputs(path: pathlib.Path) -> None:
+    """Rewrite an OpenVINO model without outputs that the Keras model does not have.
+
+    What is computed inside a layer and used by nobody (the last state of an LSTM) becomes an
+    output of the file.
+    """
+    ov = require("openvino", "Exporting to OpenVINO")
+    # The weights are about to be written over, so they must not be mapped from their file.
+    core = ov.Core()
+    core.set_property({"ENABLE_MMAP": False})
+    model = core.read_model(path)
+    # Names of inner tensors have the layers' scopes in front: "model/layer/op:0".
+    dangling = [o for o in model.outputs if o.names and all("/" in name for name in o.names)]
+    if dangling and len(dangling) < len(model.outputs):
+        for output in dangling:
+            model.remove_result(output.node)
+        ov.serialize(model, path)
