@@ -209,10 +209,13 @@ def test_docstring_blocks_about_files() -> None:
 
 
 def test_docstring_block_of_rule() -> None:
-    namespace = {"keras": keras, "keras_sbp": keras_sbp}
+    # As in the pages, which define the same rules.
+    namespace = {"keras": keras, "keras_sbp": keras_sbp, "__name__": "page"}
     run_docstring_block(keras_sbp.rules.PosteriorRule, namespace)
     posterior = keras_sbp.distributions.TruncatedLogNormal([0.0, -15.0], [-5.0, -5.0])
     assert namespace["MeanThreshold"]().keep(posterior).tolist() == [True, False]
+    run_docstring_block(keras_sbp.rules.register_rule, namespace)
+    assert issubclass(namespace["Spread"], keras_sbp.rules.FractionRule)
 
 
 def test_docstring_blocks_about_handlers() -> None:

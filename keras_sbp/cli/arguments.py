@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Callable, Sequence
 from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of which some options depend on others, and which tells what options there are.
+
+    Attributes:
+        before_parsing: Is called with all words, and may add options.
+    """
+
+    before_parsing: Callable[[Sequence[str]], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Returns the parsed arguments, and the words that are none."""
+        if self.before_parsing is not None:
+            self.before_parsing(args)
+        found, unknown = super().parse_known_args(args, namespace)
+        if not hasattr(found, "flags"):  # not those of a command
+            found.flags = frozenset(self._option_string_actions)
+        return found, unknown
 
 
 def add_command(
     commands: argparse._SubParsersAction, name: str, *, help: str, description: str, examples: str
-) -> argparse.ArgumentParser:
+) -> Parser:
     """Declares a command whose help ends with examples."""
     parser = commands.add_parser(
         name,

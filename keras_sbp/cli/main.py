@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Sequence
 
 from keras_sbp.cli import benchmark, demo, export, insert, inspect, prune
-from keras_sbp.cli.errors import CheckFailed, UsageError, said
+from keras_sbp.cli.arguments import Parser
+from keras_sbp.cli.errors import CheckFailed, UsageError, said, with_options
 from keras_sbp.version import __version__
 
 # One module per command, each with `add_parser(commands)`.
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 a check or a runtime failed, 2 wrong use, 130 interrupted.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keras-sbp",
         description="Structured Bayesian pruning for Keras 3.",
         epilog="Exit codes: 0 done, 1 a check or a runtime failed, 2 wrong use, 130 interrupted. "
@@ -36,12 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="command", required=True)
     for command in _COMMANDS:
         command.add_parser(commands)
-    parser.set_defaults(after_interruption="Nothing was written.")
+    parser.set_defaults(after_interruption="Nothing was written.", refuse_unknown=None)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        options = parser.parse_args(argv)
+        options, unknown = parser.parse_known_args(words)
+        if unknown:
+            if options.refuse_unknown is not None:
+                options.refuse_unknown(options, unknown)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as stop:  # argparse has printed its message: 0 for --help, 2 for wrong use.
         return int(stop.code or 0)
-    return _run(options)
+    except UsageError as error:
+        return _failed(argparse.Namespace(debug="--debug" in words), str(error), 2)
+    with with_options(options.flags):
+        return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

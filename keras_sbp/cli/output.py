@@ -15,6 +15,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.markup import escape
 
+from keras_sbp.cli.errors import said
+
 Tell = Callable[[float, str], None]
 
 
@@ -86,7 +88,7 @@ def output(as_json: bool, quiet: bool = False) -> Iterator[Output]:
 
 def _show_warning(message: Any, category: type, filename: str, *more: Any, **most: Any) -> None:
     if issubclass(category, UserWarning) and "tensorflow" not in filename:
-        sys.stderr.write(f"keras-sbp: warning: {message}\n")
+        sys.stderr.write(f"keras-sbp: warning: {said(message)}\n")
 
 
 def _plain(value: Any) -> Any:

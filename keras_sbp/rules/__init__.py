@@ -1,7 +1,8 @@
 """Rules, which decide which units stay.
 
 `FractionRule` is the short form of a rule of your own, `PosteriorRule` the kind that a gate can
-have, and `Rule` what they and all others are made from.
+have, and `Rule` what they and all others are made from. `register_rule` makes one known to files
+and to the command line.
 """
 
 from keras_sbp.rules.bmrs import BMRSNormal, BMRSUniform
@@ -9,7 +10,14 @@ from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.input_change import LayerInputChange
 from keras_sbp.rules.network import Costs, Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.random import Random
-from keras_sbp.rules.rule import FractionRule, OwnRules, PosteriorRule, Rule
+from keras_sbp.rules.rule import (
+    FractionRule,
+    OwnRules,
+    PosteriorRule,
+    Rule,
+    register_rule,
+    registered_rules,
+)
 from keras_sbp.rules.snr import SNRThreshold
 from keras_sbp.rules.taylor import Taylor
 from keras_sbp.rules.weight_norms import BatchNormScale, L1Norm, L2Norm
@@ -34,4 +42,6 @@ __all__ = [
     "SNRThreshold",
     "Taylor",
     "UnitGroup",
+    "register_rule",
+    "registered_rules",
 ]

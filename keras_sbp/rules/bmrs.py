@@ -6,12 +6,11 @@ import math
 from numbers import Real
 from typing import Any, final
 
-import keras
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.rules.network import UnitGroup
-from keras_sbp.rules.rule import PosteriorRule
+from keras_sbp.rules.rule import PosteriorRule, register_rule
 
 # Below this, float32 cannot hold the square of what is divided by sigma.
 _SMALLEST_SIGMA = 1e-30
@@ -43,7 +42,7 @@ class _ModelReduction(PosteriorRule):
 
 
 @final
-@keras.saving.register_keras_serializable(package="keras_sbp")
+@register_rule("bmrs-normal", package="keras_sbp")
 class BMRSNormal(_ModelReduction):
     """Removes the units that a prior concentrated near zero explains at least as well.
 
@@ -110,7 +109,7 @@ class BMRSNormal(_ModelReduction):
 
 
 @final
-@keras.saving.register_keras_serializable(package="keras_sbp")
+@register_rule("bmrs-uniform", package="keras_sbp")
 class BMRSUniform(_ModelReduction):
     """Removes the units whose factor may as well lie below `2**-bits`.
 

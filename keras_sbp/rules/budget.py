@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, final
 
+import keras
 import numpy as np
 
 from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
@@ -23,6 +24,7 @@ _FAR_ABOVE = 10.0
 
 
 @final
+@keras.saving.register_keras_serializable(package="keras_sbp")
 class Budget(Rule):
     """Removes units until a fraction of the network's cost remains.
 
@@ -186,7 +188,8 @@ class Budget(Rule):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, without a `min_keep` of None."""
-        config = {self.what: self.fraction, "base": self.base}
+        base = keras.saving.serialize_keras_object(self.base)
+        config = {self.what: self.fraction, "base": base}
         return config if self.min_keep is None else config | {"min_keep": self.min_keep}
 
 

@@ -7,13 +7,14 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, final
 
+import keras
 import numpy as np
 
 from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.least_squares import Selection
 from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.ranking import most_important
-from keras_sbp.rules.rule import Rule, check_fraction
+from keras_sbp.rules.rule import Rule, check_fraction, register_rule
 
 VARIANTS = ("asymmetric", "sequential", "layer")
 
@@ -22,6 +23,7 @@ _NOTHING = 1e-12
 
 
 @final
+@register_rule("input-change", package="keras_sbp")
 class LayerInputChange(Rule):
     """Keeps the units from which the next layers can best be fed.
 
@@ -142,7 +144,7 @@ class LayerInputChange(Rule):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, without the data."""
         return {
-            "keep": self.keep,
+            "keep": keras.saving.serialize_keras_object(self.keep),
             "variant": self.variant,
             "reweight": self.reweight,
             "ridge": self.ridge,

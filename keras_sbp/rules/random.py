@@ -8,10 +8,11 @@ from typing import Any, final
 import numpy as np
 
 from keras_sbp.rules.network import Network, UnitGroup
-from keras_sbp.rules.rule import FractionRule
+from keras_sbp.rules.rule import FractionRule, register_rule
 
 
 @final
+@register_rule("random", package="keras_sbp")
 class Random(FractionRule):
     """Keeps random units: what a rule must at least be better than.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import abc
+import inspect
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
+import keras
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
@@ -61,17 +64,96 @@ class Rule(abc.ABC):
         """
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, JSON-serialisable."""
+        """Returns the constructor's arguments, JSON-serialisable; `data` is left out."""
         return {}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Rule:
-        """Returns the rule that `get_config()` described."""
-        return cls(**config)
+    def from_config(cls, config: dict[str, Any], data: Any = None) -> Rule:
+        """Returns the rule that `get_config()` described.
+
+        Args:
+            config: What `get_config()` returned.
+            data: The constructor's argument of this name, for a rule that has one.
+
+        Raises:
+            ValueError: If the rule needs data, and none are given.
+        """
+        arguments = keras.saving.deserialize_keras_object(dict(config))
+        if "data" not in inspect.signature(cls).parameters:
+            return cls(**arguments)
+        if data is None:
+            raise ValueError(
+                f"{cls.__name__} decides by examples, and no config holds them. Expected them "
+                f"beside the config. Pass them: {cls.__name__}.from_config(config, data=data)."
+            )
+        return cls(data=data, **arguments)
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        # Where the config holds another object's config, the attribute is the object.
+        said = {key: getattr(self, key, value) for key, value in self.get_config().items()}
+        arguments = ", ".join(f"{key}={value!r}" for key, value in said.items())
         return f"{type(self).__name__}({arguments})"
+
+
+RuleClass = TypeVar("RuleClass", bound=type[Rule])
+_by_name: dict[str, type[Rule]] = {}
+
+
+def register_rule(name: str, package: str = "Custom") -> Callable[[RuleClass], RuleClass]:
+    """Makes a class of rules known by a name, as a decorator.
+
+    The command line takes the name, `keras-sbp prune --rule NAME --import MODULE`, and the
+    arguments of the constructor as options. Files know the class as `package>ClassName`: it is
+    registered with `keras.saving.register_keras_serializable`, too.
+
+    Args:
+        name: Lower-case letters, digits and hyphens.
+        package: What `keras.saving.register_keras_serializable` calls so.
+
+    Raises:
+        ValueError: If the name is not of this form, or another class has it.
+        TypeError: If what is decorated is not a class of rules.
+
+    Example:
+
+    ```python
+    @keras_sbp.rules.register_rule("spread", package="my_rules")
+    class Spread(keras_sbp.rules.FractionRule):
+        def importance(self, network):
+            rows = {g: network.kernels(g)[0].reshape(g.units, -1) for g in network.groups}
+            return {group: each.std(1) for group, each in rows.items()}
+    ```
+    """
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise ValueError(
+            "A rule is registered under a name for the command line. Expected lower-case letters, "
+            f"digits and hyphens. Received: {name!r}. Pass a name such as 'largest-weight'."
+        )
+
+    def register(cls: RuleClass) -> RuleClass:
+        if not (isinstance(cls, type) and issubclass(cls, Rule)):
+            raise TypeError(
+                f"register_rule('{name}') decorates rules. Expected a subclass of "
+                f"keras_sbp.rules.Rule. Received: {cls!r}. Make it a subclass of "
+                "keras_sbp.rules.FractionRule, keras_sbp.rules.PosteriorRule or "
+                "keras_sbp.rules.Rule."
+            )
+        known = _by_name.get(name, cls)
+        # A notebook's cell that is run again defines its class again.
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"The name '{name}' is taken by {known.__module__}.{known.__qualname__}. Expected "
+                f"a name of its own for {cls.__name__}. Register it under another one."
+            )
+        _by_name[name] = cls
+        return keras.saving.register_keras_serializable(package)(cls)
+
+    return register
+
+
+def registered_rules() -> dict[str, type[Rule]]:
+    """Returns all classes of rules that have a name, by name."""
+    return dict(sorted(_by_name.items()))
 
 
 class FractionRule(Rule):
@@ -112,9 +194,8 @@ class PosteriorRule(Rule):
     `TruncatedLogNormal` offers and with operators that tensors and arrays
     share (`<`, `~`, `&`), and one text serves both.
 
-    Register a rule of your own with
-    `keras.saving.register_keras_serializable`, so that a gate that carries it
-    can be saved.
+    Register a rule of your own with `keras_sbp.rules.register_rule`, so that a
+    gate that carries it can be saved.
 
     Attributes:
         keeps_high: Whether it is units with high scores that stay.
@@ -122,7 +203,7 @@ class PosteriorRule(Rule):
     Example:
 
     ```python
-    @keras.saving.register_keras_serializable(package="my_rules")
+    @keras_sbp.rules.register_rule("mean-threshold", package="my_rules")
     class MeanThreshold(keras_sbp.rules.PosteriorRule):
         def keep(self, posterior):
             return posterior.mean() > 0.01
@@ -182,6 +263,7 @@ class PosteriorRule(Rule):
         return group.posterior
 
 
+@keras.saving.register_keras_serializable(package="keras_sbp")
 class OwnRules(Rule):
     """Leaves the decision to each gate's own rule: what `prune()` does without a rule."""
 

@@ -6,16 +6,15 @@ import math
 from numbers import Real
 from typing import Any, final
 
-import keras
 import numpy as np
 
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.rules.network import UnitGroup
-from keras_sbp.rules.rule import PosteriorRule
+from keras_sbp.rules.rule import PosteriorRule, register_rule
 
 
 @final
-@keras.saving.register_keras_serializable(package="keras_sbp")
+@register_rule("snr", package="keras_sbp")
 class SNRThreshold(PosteriorRule):
     """Keeps the units whose SNR is at least a threshold.
 

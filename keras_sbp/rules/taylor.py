@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, final
 
+import keras
 import numpy as np
 
 from keras_sbp.rules.network import Network, UnitGroup
-from keras_sbp.rules.rule import FractionRule
+from keras_sbp.rules.rule import FractionRule, register_rule
 
 
 @final
+@register_rule("taylor", package="keras_sbp")
 class Taylor(FractionRule):
     """Keeps the units whose removal changes the loss most, to first order.
 
@@ -49,3 +51,8 @@ class Taylor(FractionRule):
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns the mean squared gradients."""
         return dict(network.squared_gradients(self.data, self.loss, self.batch_size))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, without the data."""
+        loss = keras.saving.serialize_keras_object(self.loss)
+        return super().get_config() | {"loss": loss, "batch_size": self.batch_size}

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from keras_sbp.rules.network import Network, UnitGroup
-from keras_sbp.rules.rule import FractionRule
+from keras_sbp.rules.rule import FractionRule, register_rule
 
 
 class _Norm(FractionRule):
@@ -36,6 +36,7 @@ class _Norm(FractionRule):
 
 
 @final
+@register_rule("l1", package="keras_sbp")
 class L1Norm(_Norm):
     """Keeps the units whose weights have the largest L1 norms.
 
@@ -60,6 +61,7 @@ class L1Norm(_Norm):
 
 
 @final
+@register_rule("l2", package="keras_sbp")
 class L2Norm(_Norm):
     """Keeps the units whose weights have the largest L2 norms; otherwise like `L1Norm`.
 
@@ -81,6 +83,7 @@ class L2Norm(_Norm):
 
 
 @final
+@register_rule("batch-norm", package="keras_sbp")
 class BatchNormScale(FractionRule):
     """Keeps the units with the largest |gamma| in the BatchNormalization behind their layer.
 

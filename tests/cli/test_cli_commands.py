@@ -120,6 +120,12 @@ def test_prune_compares_on_given_words(tmp_path, capsys):
         ("--rule input-change --keep 0.5 --data X", 4),
         ("--rule input-change --budget macs=0.5 --data X", 4),
         ("--rule taylor --keep 0.5 --data X --loss sparse_categorical_crossentropy", 4),
+        (
+            "--rule taylor --data X --loss sparse_categorical_crossentropy --from-logits "
+            "--batch-size 8",
+            4,
+        ),
+        ("--rule input-change --data X --variant layer --no-reweight --ridge 1e-3", 4),
     ],
 )
 def test_prune_by_rules_without_gates(files, tmp_path, options, filters):
@@ -134,6 +140,7 @@ def test_prune_by_rules_without_gates(files, tmp_path, options, filters):
         ("--rule snr --threshold 0.1", 8),
         ("--rule bmrs-normal", 8),
         ("--rule bmrs-normal --threshold -0.92", 5),
+        ("--rule bmrs-normal --log-mean -20 --sigma 1e-3 --threshold -0.92", 5),
         ("--rule bmrs-uniform --bits 1", 5),
         ("--budget macs=0.5", 4),
     ],

@@ -28,8 +28,8 @@ def prune(files, tmp_path, refused):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--keep 0.5", "--keep belongs to --rule l1"),
-        ("--rule l1 --threshold 1", "--threshold belongs to --rule snr, bmrs-normal"),
+        ("--keep 0.5", "--keep belongs to --rule batch-norm, input-change, l1, l2, random"),
+        ("--rule l1 --threshold 1", "--threshold belongs to --rule bmrs-normal, snr"),
         ("--rule snr --bits 4", "--bits belongs to --rule bmrs-uniform"),
         ("--rule l1 --keep 0.5 --budget macs=0.5", "Pass one of them"),
         ("--rule input-change", "pass --data"),
@@ -39,7 +39,7 @@ def prune(files, tmp_path, refused):
         ("--budget macs=0", "such as macs=0.25"),
         ("--budget macs=nan", "such as macs=0.25"),
         ("--rule l1 --min-keep 4", "--min-keep belongs to --budget"),
-        ("--rule l1 --budget macs=0.2 --min-keep 7", "with min_keep=1 it can be met"),
+        ("--rule l1 --budget macs=0.2 --min-keep 7", "with --min-keep 1 it can be met"),
         ("--rule snr --threshold -1", "positive"),
         ("--rule bmrs-uniform --bits 99", "bits"),
         ("--rule random --seed -1", "seed"),
@@ -47,6 +47,9 @@ def prune(files, tmp_path, refused):
         ("--rule snr", "--rule snr asks trained gates, and 'plain' has none"),
         ("--budget macs=0.5", "--budget without --rule asks trained gates"),
         ("--rule taylor --data X --loss nonsense", "nonsense"),
+        ("--rule taylor --data X --loss mse --from-logits", "does not go with --from-logits"),
+        ("--rule nonsense", "there is no such rule. Expected one of batch-norm"),
+        ("--rule l1 --import nonsense", "--import nonsense: there is no such module"),
     ],
 )
 def test_rules(prune, files, options, said):
@@ -57,11 +60,11 @@ def test_rules(prune, files, options, said):
 @pytest.mark.parametrize(
     "options",
     [
-        "--rule nonsense",
         "--rule l1 --keep 2",
         "--round-to 0",
         "--min-keep 0",
         "--rule l1 --keep x",
+        "--rule",
         "--nonsense",
     ],
 )

@@ -97,6 +97,14 @@ def test_budget_and_fraction(run: Run) -> None:
     run(f"{command} --keep 0.5 --overwrite")
 
 
+@pytest.mark.remedy("Pass one, or leave the option out")
+def test_a_loss_that_takes_no_logits(run: Run) -> None:
+    command = "prune plain.keras -o small.keras --overwrite --rule taylor --data x.npz --loss"
+    assert "Pass one, or leave the option out" in run(f"{command} mse --from-logits", 2)
+    run(f"{command} mse")
+    run(f"{command} categorical_crossentropy --from-logits")
+
+
 class Called(keras.Model):
     """Has a `call` of its own."""
 
