@@ -22,7 +22,7 @@ from rich.table import Table
 import keras_sbp
 from benchmarks.architectures.results import machine, versions, write_json
 from benchmarks.rounding import NETWORKS, pruned
-from keras_sbp.graph import Op, macs, trace
+from keras_sbp.graph import Op, macs, read
 
 JSON = pathlib.Path(__file__).parent / "results" / "layer_times.json"
 NAMES = [name for name in NETWORKS if name.endswith("224 × 224")]
@@ -86,7 +86,7 @@ def alone(layer: keras.Layer) -> keras.Model:
 
 
 def _by_name(model: keras.Model) -> dict[str, Op]:
-    return {op.name: op for op in trace(model, unfold_layers=False).ops}
+    return {op.name: op for op in read(model).ops}
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from keras_sbp.graph import analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
 from keras_sbp.pruning import insert_sbp, prune
 from keras_sbp.pruning.decide import decide
-from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.gates import with_decisions
 from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.rules import OwnRules
 

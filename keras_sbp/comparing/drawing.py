@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_sbp.comparing.values import Shape, Values, drawn, usual
 
-MOST_EXAMPLES = 8
+# No usual number of channels: Keras on TensorFlow adds a (B, 1) addend as a bias where B is theirs.
+MOST_EXAMPLES = 7
 FEWEST_EXAMPLES = 2  # of one alone, nobody could say whether the outputs depend on the input
 
 # Multiply-accumulates of one run; few seconds on one core.
@@ -55,7 +56,7 @@ class ComparedInput:
 
     Attributes:
         name: of the input.
-        shape: with the batch, as `(8, 64, 64, 3)`.
+        shape: with the batch, as `(7, 64, 64, 3)`.
         dtype: of the numbers.
         values: what they were, in words, such as `"integers 0 to 255"` or `"given"`.
     """

@@ -4,8 +4,8 @@ from keras_sbp.graph import handlers
 from keras_sbp.graph.analysis import Analysis, analyse
 from keras_sbp.graph.cost import macs
 from keras_sbp.graph.gates import find_gates
-from keras_sbp.graph.scale import Scale
-from keras_sbp.graph.trace import Graph, Op, Tensor, trace
+from keras_sbp.graph.program import Scale
+from keras_sbp.graph.trace import Graph, Op, Tensor, read, trace
 
 __all__ = [
     "Analysis",
@@ -17,5 +17,6 @@ __all__ = [
     "find_gates",
     "handlers",
     "macs",
+    "read",
     "trace",
 ]

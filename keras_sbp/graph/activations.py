@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.registry import handler_of, is_registered
-from keras_sbp.graph.trace import Op, trace
+from keras_sbp.graph.trace import Op, read
 from keras_sbp.graph.units import Known
 
 _names = keras.activations
@@ -67,7 +67,7 @@ def is_homogeneous(function: Callable | None) -> bool:
 def _is_made_of_elementwise(function: Callable) -> bool:
     x = keras.Input((3, 5))
     try:
-        graph = trace(keras.Model(x, function(x)), unfold_layers=False)
+        graph = read(keras.Model(x, function(x)))
     except Exception:  # whatever a user's function does with a symbolic tensor
         return False
     return all(_acts_on_each_number(op) for op in graph.ops)

@@ -36,7 +36,7 @@ class Analysis:
 
 def analyse(graph: Graph) -> Analysis:
     """Runs both analyses; cost is linear in the size of the graph."""
-    handlers, opaque = _find_handlers(graph)
+    handlers, opaque = find_handlers(graph)
     known: dict[Tensor, Known] = {tensor: {} for tensor in graph.inputs}
     for op in graph.ops:
         results = ask_values(handlers[op], op, [known[tensor] for tensor in op.inputs])
@@ -45,7 +45,8 @@ def analyse(graph: Graph) -> Analysis:
     return Analysis(handlers, opaque, known, needed, edges)
 
 
-def _find_handlers(graph: Graph) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
+def find_handlers(graph: Graph) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
+    """Returns the handler of each call, and why the opaque ones are opaque."""
     found = {op: find_handler(op) for op in graph.ops}
     # One set of weights cannot be both narrowed and whole: one opaque call makes all opaque.
     shared = {id(op.operation): why for op, (_, why) in found.items() if op.shared and why}

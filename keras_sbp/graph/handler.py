@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import keras
 
 from keras_sbp.graph import keras_internals
-from keras_sbp.graph.constant import Constant
+from keras_sbp.graph.program import Constant, Scale
 from keras_sbp.graph.registry import handler_of, register, registered_classes, stock_class
-from keras_sbp.graph.scale import Scale
 from keras_sbp.graph.trace import Cast, Op
 from keras_sbp.graph.unfold import trains_by_default
 from keras_sbp.graph.units import Known, Needs
@@ -42,9 +41,12 @@ class LayerHandler(abc.ABC):
     Attributes:
         on_each_number: of operations, whether each number of the result depends on the numbers
             at the same place alone, without jumps. Activation functions are made of such.
+        serves_every_call: whether Keras masks, `training=True` and further arguments change
+            nothing about the answers. Calls with such are opaque otherwise.
     """
 
     on_each_number: bool = False
+    serves_every_call: bool = False
 
     def refuses(self, op: Op) -> str | None:
         """Returns why this call must be left opaque, or None if it is understood."""
@@ -202,7 +204,8 @@ def find_handler(op: Op) -> tuple[LayerHandler, str | None]:
         unfold = f", and it cannot be unfolded: {op.not_unfolded}" if op.not_unfolded else ""
         return OPAQUE, f"no handler for {kind(op)}{unfold}"
     handler = handler_of(stock)
-    reason = _unusual_call(op) or handler.refuses(op)
+    unusual = None if handler.serves_every_call else _unusual_call(op)
+    reason = unusual or handler.refuses(op)
     return (handler, None) if reason is None else (OPAQUE, reason)
 
 
@@ -213,8 +216,6 @@ def kind(op: Op) -> str:
 
 
 def _unusual_call(op: Op) -> str | None:
-    if isinstance(op.operation, Scale):
-        return None
     if any(0 in tensor.shape for tensor in [*op.inputs, *op.outputs]):
         return "one of its sizes is 0"
     if not isinstance(op.operation, keras.layers.Layer):

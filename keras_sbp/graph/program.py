@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 
 @dataclass(eq=False)
@@ -61,6 +62,42 @@ class Cast:
 
     dtype: str
     name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor that does not depend on the input; its call has no arguments.
+
+    Attributes:
+        value: the numbers, the same for every example; without the batch axis.
+        name: of what computed it.
+    """
+
+    value: np.ndarray
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Multiplies units by fixed numbers ≥ 0; 0 removes the unit.
+
+    It stands for a gate whose decision has been made. One with all factors 1 marks where a gate
+    would stand.
+
+    Attributes:
+        axis: the unit axis (negative counts from the end), or None for the whole tensor.
+        factor: float64, shape (units,); (1,) for the whole tensor.
+        name: for messages.
+    """
+
+    axis: int | None
+    factor: np.ndarray
+    name: str
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return self.factor.size
 
 
 @dataclass(eq=False)

@@ -8,8 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_sbp.graph.program import Cast, Graph, Op, Tensor, is_tensor
-from keras_sbp.graph.scale import Scale
+from keras_sbp.graph.program import Cast, Graph, Op, Scale, Tensor, is_tensor
 
 
 def run(
@@ -83,13 +82,18 @@ def call(op: Op, values: Mapping[Tensor, Any]) -> list[Any]:
     args, kwargs = keras.tree.map_structure(
         lambda leaf: values[leaf] if is_tensor(leaf) else leaf, (op.args, op.kwargs)
     )
+    if "training" in kwargs:  # as `model(x, training=False)` does
+        kwargs["training"] = False
     return keras.tree.flatten(op.operation(*args, **kwargs))
 
 
 def _scaled(scale: Scale, x: Any) -> Any:
+    """Computed in float32 at least, as a gate does."""
     shape = [1] * len(x.shape)
-    shape[0 if scale.axis is None else scale.axis] = scale.factor.size
-    return x * keras.ops.convert_to_tensor(scale.factor.reshape(shape), x.dtype)
+    shape[0 if scale.axis is None else scale.axis] = scale.units
+    dtype = keras.backend.result_type(x.dtype, "float32")
+    factor = keras.ops.convert_to_tensor(scale.factor.reshape(shape), dtype)
+    return keras.ops.cast(keras.ops.cast(x, dtype) * factor, x.dtype)
 
 
 def _ops_for(graph: Graph, wanted: Iterable[Tensor]) -> list[Op]:

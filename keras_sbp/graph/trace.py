@@ -20,10 +20,9 @@ from keras_sbp.graph.unfold import (
     trains_by_default,
     unfold,
 )
-from keras_sbp.layers import SBPLayer
 
 
-def trace(model: keras.Model, inputs: Any = None, *, unfold_layers: bool = True) -> Graph:
+def trace(model: keras.Model, inputs: Any = None) -> Graph:
     """Reads a built model as a program.
 
     Nested Sequential and Functional models are unfolded, to any depth, and so are models and
@@ -34,39 +33,57 @@ def trace(model: keras.Model, inputs: Any = None, *, unfold_layers: bool = True)
         model: a `keras.Model`. It is not changed.
         inputs: for models that define their own `call`, what to call it with: a structure of
             `keras.Input`s or arrays. `None` takes the shapes that the model was built with.
-        unfold_layers: whether to look into layers that have no handler.
 
     Raises:
         TypeError: `model` is not a Keras model, or its own `call` cannot be read.
         ValueError: `model` is not built, or `inputs` do not suit it.
     """
     functional = keras_internals.functional_view(model)
-    reader = _Reader(unfold_layers)
     if functional is not None:
         _refuse_other_inputs(model, inputs)
-        tensors = [_tensor(x) for x in functional.inputs]
-        outputs = reader.read(functional, tensors)
-        input_structure = keras_internals.input_structure(functional)
-        output_structure = keras_internals.output_structure(functional)
-    else:
-        _refuse(model)
-        input_structure = symbolic_inputs(model, inputs)
-        structure = keras.tree.map_structure(_tensor, input_structure)
-        tensors = keras.tree.flatten(structure)
-        try:
-            recording = unfold(model, (structure,), {})
-        except CannotUnfoldError as error:
-            raise TypeError(
-                f"Model '{model.name}' (of type {type(model).__name__}) defines its own call(), "
-                f"and it cannot be read as a graph: {error}. Expected a call() made of Keras "
-                "layers and keras.ops that does the same in training and at inference. Change "
-                "it, or rebuild the model with keras.Model(inputs, outputs) from its layers."
-            ) from error
-        outputs = reader.read_recording(recording, model, tensors, path="")
-        output_structure = recording.outputs
-    reader.mark_shared()
-    forget_unused_masks(reader.ops, outputs)
-    return Graph(model, tensors, outputs, input_structure, output_structure, reader.ops)
+        return _of_functional(model, functional, _Reader(unfold_layers=True))
+    _refuse(model)
+    reader = _Reader(unfold_layers=True)
+    input_structure = symbolic_inputs(model, inputs)
+    structure = keras.tree.map_structure(_tensor, input_structure)
+    tensors = keras.tree.flatten(structure)
+    try:
+        recording = unfold(model, (structure,), {})
+    except CannotUnfoldError as error:
+        raise TypeError(
+            f"Model '{model.name}' (of type {type(model).__name__}) defines its own call(), "
+            f"and it cannot be read as a graph: {error}. Expected a call() made of Keras "
+            "layers and keras.ops that does the same in training and at inference. Change "
+            "it, or rebuild the model with keras.Model(inputs, outputs) from its layers."
+        ) from error
+    outputs = reader.read_recording(recording, model, tensors, path="")
+    reader.finish(outputs)
+    return Graph(model, tensors, outputs, input_structure, recording.outputs, reader.ops)
+
+
+def read(model: keras.Model) -> Graph:
+    """Reads a functional model as a program, and looks into none of its layers.
+
+    That is enough to count what a pruned model has: it is flat, and made of stock layers.
+    """
+    functional = keras_internals.functional_view(model)
+    if functional is None:
+        return trace(model)
+    return _of_functional(model, functional, _Reader(unfold_layers=False))
+
+
+def _of_functional(model: keras.Model, functional: Any, reader: _Reader) -> Graph:
+    inputs = [_tensor(x) for x in functional.inputs]
+    outputs = reader.read(functional, inputs)
+    reader.finish(outputs)
+    return Graph(
+        model,
+        inputs,
+        outputs,
+        keras_internals.input_structure(functional),
+        keras_internals.output_structure(functional),
+        reader.ops,
+    )
 
 
 def _refuse(model: Any) -> None:
@@ -117,12 +134,16 @@ class _Reader:
         ]
         return self.read(recording.functional, tensors, path)
 
-    def mark_shared(self) -> None:
-        """Marks the calls of layers with weights that are called more than once."""
+    def finish(self, outputs: list[Tensor]) -> None:
+        """Marks the calls of layers with weights that are called more than once.
+
+        Forgets the masks that nothing reads.
+        """
         calls = Counter(id(op.operation) for op in self.ops)
         for op in self.ops:
             has_weights = bool(getattr(op.operation, "weights", ()))
             op.shared = calls[id(op.operation)] > 1 and has_weights
+        forget_unused_masks(self.ops, outputs)
 
     def _call(
         self, operation: Any, args: tuple, kwargs: dict[str, Any], results: list, path: str
@@ -172,8 +193,7 @@ class _Reader:
 
 
 def _is_unknown_layer(operation: Any) -> bool:
-    is_layer = isinstance(operation, keras.layers.Layer) and not isinstance(operation, SBPLayer)
-    return is_layer and stock_class(operation) is None
+    return isinstance(operation, keras.layers.Layer) and stock_class(operation) is None
 
 
 def _give_shapes(tensors: list[Tensor], shapes: list[tuple[int | None, ...]]) -> None:

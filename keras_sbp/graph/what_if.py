@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from keras_sbp.graph.analysis import find_handlers
 from keras_sbp.graph.checks import ask_needs, ask_values
 from keras_sbp.graph.coupling import Spot
-from keras_sbp.graph.handler import LayerHandler
 from keras_sbp.graph.program import Graph, Op, Tensor
 from keras_sbp.graph.units import Known, Needs, union
 
@@ -70,11 +70,18 @@ class WhatIf:
 
     Args:
         graph: a traced program.
+
+    Attributes:
+        graph: the same.
         handlers: op → the handler that answers for it.
+        opaque: op → why it is opaque; only opaque ops are there.
+        order: op → its place in the program.
+        readers: tensor → (op, input number) of those that read it.
     """
 
-    def __init__(self, graph: Graph, handlers: Mapping[Op, LayerHandler]) -> None:
-        self.handlers = handlers
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.handlers, self.opaque = find_handlers(graph)
         self._outputs = set(graph.outputs)
         self._answers: dict[Hashable, Any] = {}
         self.order = {op: number for number, op in enumerate(graph.ops)}

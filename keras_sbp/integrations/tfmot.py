@@ -14,7 +14,7 @@ from keras_sbp.comparing.drawing import Batch, batches, first_that_runs
 from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.comparing.tolerances import ROUNDING, tolerance
 from keras_sbp.formats.precision import compute_dtypes
-from keras_sbp.graph import trace
+from keras_sbp.graph import read
 from keras_sbp.graph.domains import slots_of
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.program import Cast, Graph, Op, Tensor, is_tensor
@@ -100,7 +100,7 @@ def to_tf_keras(model: keras.Model, *, verify: bool = True) -> Any:
         import tf_keras
     except ImportError as error:
         raise _not_installed("tf_keras") from error
-    graph = trace(model, unfold_layers=False)
+    graph = read(model)
     inputs = [_input(tf_keras, x) for x in keras.tree.flatten(graph.input_structure)]
     values: dict[Tensor, Any] = dict(zip(graph.inputs, inputs, strict=True))
     layers: dict[int, Any] = {}

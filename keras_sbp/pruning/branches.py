@@ -5,24 +5,25 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 
-from keras_sbp.graph import Graph, Op, Tensor, macs
+from keras_sbp.graph import Op, Tensor, macs
 from keras_sbp.graph.units import constant_everywhere, wholly_constant
 from keras_sbp.graph.what_if import Edge, Site, WhatIf
-from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.gates import Gate
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 
 
-def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
+def place_branch_gates(what_if: WhatIf) -> Plan:
     """Returns one gate for each residual branch.
 
     Where tensors are added, the operand that is reached from their common ancestor with the
     fewest multiply-accumulates is the shortcut; the others are branches.
     """
-    makers = {tensor: op for op in graph.ops for tensor in op.outputs}
+    ops = what_if.graph.ops
+    makers = {tensor: op for op in ops for tensor in op.outputs}
     plan = Plan()
-    for op in graph.ops:
+    for op in ops:
         for number in _branches(op, what_if, makers):
-            dying = _dying({(op, number)}, graph, what_if, makers)
+            dying = _dying({(op, number)}, what_if, makers)
             producers = [each for each in dying if macs(each) > 0]
             if not producers:
                 continue
@@ -36,15 +37,16 @@ def place_branch_gates(graph: Graph, what_if: WhatIf) -> Plan:
     return plan
 
 
-def place_existing_branch_gates(graph: Graph, what_if: WhatIf) -> dict[SBPLayer, Placement]:
-    """Returns what each gate over a whole tensor governs that the model has."""
-    makers = {tensor: op for op in graph.ops for tensor in op.outputs}
-    found: dict[SBPLayer, Placement] = {}
-    for op in graph.ops:
+def place_existing_branch_gates(what_if: WhatIf) -> dict[Gate, Placement]:
+    """Returns what each gate over a whole tensor governs that a program has."""
+    ops = what_if.graph.ops
+    makers = {tensor: op for op in ops for tensor in op.outputs}
+    found: dict[Gate, Placement] = {}
+    for op in ops:
         gate = op.operation
         edges = set(what_if.readers.get(op.outputs[0], ()))
-        if isinstance(gate, SBPLayer) and gate.axis is None and edges:
-            dying = _dying(edges, graph, what_if, makers)
+        if isinstance(gate, Gate) and gate.axis is None and edges:
+            dying = _dying(edges, what_if, makers)
             site = Site(op.outputs[0], axis=None)
             earlier = found.get(gate)
             sites, ops = (earlier.sites, earlier.ops) if earlier else ([], [])
@@ -55,7 +57,7 @@ def place_existing_branch_gates(graph: Graph, what_if: WhatIf) -> dict[SBPLayer,
 def _gate_of(tensor: Tensor, makers: Mapping[Tensor, Op]) -> Op | None:
     """The gate over the whole tensor that a branch ends with, maybe before other gates."""
     op = makers.get(tensor)
-    while op is not None and isinstance(op.operation, SBPLayer):
+    while op is not None and isinstance(op.operation, Gate):
         if op.operation.axis is None:
             return op
         op = makers.get(op.inputs[0])
@@ -115,11 +117,9 @@ def _costs_from_common_ancestor(
     return []
 
 
-def _dying(
-    edges: set[Edge], graph: Graph, what_if: WhatIf, makers: Mapping[Tensor, Op]
-) -> list[Op]:
+def _dying(edges: set[Edge], what_if: WhatIf, makers: Mapping[Tensor, Op]) -> list[Op]:
     """The ops that nobody needs if these readers of one tensor do not need it, in order."""
-    outputs = set(graph.outputs)
+    outputs = set(what_if.graph.outputs)
     dead = set(edges)
     reader, number = next(iter(edges))
     first = makers[reader.inputs[number]]

@@ -10,8 +10,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph import Analysis, Graph, Op, Tensor, analyse, macs
-from keras_sbp.graph.constant import Constant
-from keras_sbp.graph.program import reading
+from keras_sbp.graph.program import Constant, reading
 from keras_sbp.graph.run import call
 from keras_sbp.graph.units import Known, wholly_constant
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_sbp.graph import Graph, find_gates
 from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.gates import Gate
 from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.rules import Decision, PerUnit, Rule, UnitGroup
 from keras_sbp.rules.ranking import rounded_up
@@ -22,10 +23,12 @@ class Decisions:
     Attributes:
         asked: those that the rule keeps.
         keep: these, and the dropped ones that have come back for `round_to`.
+        unranked: how many units the rule keeps because it knows nothing of their importance.
     """
 
-    asked: dict[SBPLayer, np.ndarray]
-    keep: dict[SBPLayer, np.ndarray]
+    asked: dict[Gate, np.ndarray]
+    keep: dict[Gate, np.ndarray]
+    unranked: dict[Gate, int]
 
 
 def decide(network: ProgramNetwork, rule: Rule) -> Decisions:
@@ -43,12 +46,15 @@ def decide(network: ProgramNetwork, rule: Rule) -> Decisions:
         gate.check_posterior()
     decision = _checked(rule.decide(network), rule)
     asked = {g: _checked_keep(decision.keep, g, rule) & g.alive for g in network.groups}
-    keep = asked
+    keep, importance = asked, decision.importance
     if network.round_to > 1:
-        importance = decision.importance
         importance = rule.importance(network) if importance is None else importance
         keep = rounded_up(asked, importance, network.round_to)
-    by_gate = [{network.gate_of(g): kept for g, kept in each.items()} for each in (asked, keep)]
+    unranked = {g: int((np.isnan((importance or {}).get(g, 0.0)) & asked[g]).sum()) for g in asked}
+    by_gate = [
+        {network.gate_of(group): value for group, value in each.items()}
+        for each in (asked, keep, unranked)
+    ]
     return Decisions(*by_gate)
 
 

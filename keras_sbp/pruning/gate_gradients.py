@@ -10,14 +10,14 @@ import numpy as np
 
 from keras_sbp.graph import Graph
 from keras_sbp.graph.what_if import Site
-from keras_sbp.layers import SBPLayer
 from keras_sbp.layers._axis import broadcast_shape
 from keras_sbp.pruning.gated_copy import gated_copy
+from keras_sbp.pruning.gates import Gate, axis_of
 
 
 def squared_gradients(
-    graph: Graph, gates: Sequence[SBPLayer], data: Any, loss: Any, batch_size: int
-) -> dict[SBPLayer, np.ndarray]:
+    graph: Graph, gates: Sequence[Gate], data: Any, loss: Any, batch_size: int
+) -> dict[Gate, np.ndarray]:
     """Returns (∂loss/∂θ)² for a factor θ = 1 behind each unit of each gate, mean over batches.
 
     A copy of the model runs as at inference. Its only trainable weights are these factors, and
@@ -90,9 +90,8 @@ class AtInference(keras.Model):
         return self.network(inputs, training=False)
 
 
-def _sites(graph: Graph, gate: SBPLayer) -> list[Site]:
-    outputs = [op.outputs[0] for op in graph.ops if op.operation is gate]
-    return [Site(x, None if gate.axis is None else gate.axis % x.rank) for x in outputs]
+def _sites(graph: Graph, gate: Gate) -> list[Site]:
+    return [Site(op.outputs[0], axis_of(op)) for op in graph.ops if op.operation is gate]
 
 
 def _batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:

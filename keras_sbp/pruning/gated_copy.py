@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import keras
 
@@ -11,14 +12,14 @@ from keras_sbp.graph import Analysis, Graph, Op, Tensor
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import OPAQUE, Opaque, find_handler
 from keras_sbp.graph.keras_internals import nn_ops
-from keras_sbp.graph.program import Cast, reading
+from keras_sbp.graph.program import Cast, Scale, reading
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.units import Needs
 from keras_sbp.graph.what_if import Site
 from keras_sbp.pruning.rebuild import rebuild
 
-# Casts are not Keras's own operations; of attention it mistakes the width of the result.
-WITHOUT_TRUE_COPY = (Cast, nn_ops.DotProductAttention)
+# Casts and marks are not Keras's own operations; of attention it mistakes the width of the result.
+WITHOUT_TRUE_COPY = (Cast, Scale, nn_ops.DotProductAttention)
 
 
 def gated_copy(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> keras.Model:
@@ -27,7 +28,7 @@ def gated_copy(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]])
     Weights are copied, and so is the state of random generators. The traced model is not
     changed; the gates become layers of the new one.
     """
-    gated = replace(graph, ops=_with_gates(graph, gates))
+    gated = with_gates(graph, gates)
     return rebuild(gated, _copy_everything(gated, gates)).model
 
 
@@ -59,13 +60,18 @@ def _copy_everything(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[S
     )
 
 
-def _with_gates(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> list[Op]:
-    """The calls in order; a gate is called in front of the first call that reads behind it."""
-    at: dict[Tensor, list[tuple[keras.layers.Layer, Site]]] = {}
+def with_gates(graph: Graph, gates: Mapping[Any, Sequence[Site]]) -> Graph:
+    """Returns the program with calls of gates: each in front of the first that reads behind it.
+
+    Args:
+        graph: a traced program.
+        gates: for each layer or mark the sites at which it is called.
+    """
+    at: dict[Tensor, list[tuple[Any, Site]]] = {}
     for gate, sites in gates.items():
         for site in sites:
             at.setdefault(site.tensor, []).append((gate, site))
-    behind: dict[tuple[Tensor, keras.layers.Layer], Tensor] = {}
+    behind: dict[tuple[Tensor, Any], Tensor] = {}
     ops: list[Op] = []
     for op in graph.ops:
         inputs = []
@@ -73,9 +79,10 @@ def _with_gates(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]
             for gate in [gate for gate, site in at.get(tensor, ()) if site.is_seen_by(op, i)]:
                 if (tensor, gate) not in behind:
                     output = Tensor(tensor.shape, tensor.dtype, tensor.masked)
-                    ops.append(Op(gate, (tensor,), {}, [output]))
+                    shared = len({site.tensor for site in gates[gate]}) > 1
+                    ops.append(Op(gate, (tensor,), {}, [output], shared=shared))
                     behind[tensor, gate] = output
                 tensor = behind[tensor, gate]
             inputs.append(tensor)
         ops.append(reading(op, inputs))
-    return ops
+    return replace(graph, ops=ops)

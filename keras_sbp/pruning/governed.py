@@ -10,20 +10,20 @@ from weakref import WeakKeyDictionary
 import keras
 
 from keras_sbp.comparing.full_precision import full_precision
-from keras_sbp.graph import Analysis, Graph, Op, analyse, trace
+from keras_sbp.graph import Op, trace
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_existing_branch_gates
+from keras_sbp.pruning.gates import Gate, gates_of
 from keras_sbp.pruning.gates_report import GatedLayer, GatesReport
 from keras_sbp.pruning.placement import (
     Wishes,
     place_existing_gates,
     place_unit_gates,
     unit_axes,
-    what_if_of,
+    units_of,
 )
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
-from keras_sbp.pruning.summarise import units_of
 
 _inserted: WeakKeyDictionary[keras.Model, GatesReport] = WeakKeyDictionary()
 
@@ -54,14 +54,12 @@ def gates_report(model: keras.Model, *, inputs: Any = None) -> GatesReport:
     """
     if model in _inserted:
         return _inserted[model]
-    graph = trace(model, inputs)
-    analysis = analyse(graph)
-    what_if = what_if_of(graph, analysis)
-    plan = place_unit_gates(graph, analysis, what_if, Wishes())
+    what_if = WhatIf(trace(model, inputs))
+    plan = place_unit_gates(what_if, Wishes())
     would = [Refusal(each.producers, "insert_sbp would gate its units") for each in plan.placements]
-    placed = existing_gates(graph, analysis, what_if)
+    placed = existing_gates(what_if)
     refusals = [*plan.refusals, *would]
-    return report_on(graph, analysis, placed, replace(plan, refusals=refusals))
+    return report_on(what_if, placed, replace(plan, refusals=refusals))
 
 
 def remember(model: keras.Model, report: GatesReport) -> None:
@@ -69,25 +67,18 @@ def remember(model: keras.Model, report: GatesReport) -> None:
     _inserted[model] = report
 
 
-def existing_gates(graph: Graph, analysis: Analysis, what_if: WhatIf) -> dict[SBPLayer, Placement]:
-    """Returns what each gate governs that the model has already."""
-    if not any(isinstance(op.operation, SBPLayer) for op in graph.ops):
+def existing_gates(what_if: WhatIf) -> dict[Gate, Placement]:
+    """Returns what each gate governs that a program has already."""
+    if not gates_of(what_if.graph):
         return {}
-    found = place_existing_gates(graph, analysis, what_if)
-    return found | place_existing_branch_gates(graph, what_if)
+    return place_existing_gates(what_if) | place_existing_branch_gates(what_if)
 
 
-def report_on(
-    graph: Graph,
-    analysis: Analysis,
-    placed: Mapping[SBPLayer, Placement],
-    plan: Plan,
-) -> GatesReport:
+def report_on(what_if: WhatIf, placed: Mapping[Gate, Placement], plan: Plan) -> GatesReport:
     """Returns the report on a program.
 
     Args:
-        graph: the program, which may have gates already.
-        analysis: of the program.
+        what_if: trials on the program, which may have gates already.
         placed: what each gate governs.
         plan: what other units the gates of the model remove, and why layers have none; of
             several reasons, the first counts.
@@ -103,11 +94,11 @@ def report_on(
         for op in dict.fromkeys([*producers, *placement.ops]):
             gates.setdefault(op, []).append(name)
     rows: dict[int, GatedLayer] = {}
-    for op in graph.ops:
+    for op in what_if.graph.ops:
         layer = op.operation
         if not getattr(layer, "weights", ()) or isinstance(layer, SBPLayer):
             continue
-        reason = reasons.get(op) or _reason(op, analysis)
+        reason = reasons.get(op) or _reason(op, what_if)
         row = GatedLayer(op.name, units_of(layer, op.outputs[0].shape), (), reason)
         row = rows.setdefault(id(layer), row)
         if op in gates:
@@ -116,10 +107,10 @@ def report_on(
     return GatesReport(tuple(rows.values()), tuple(gate.name for gate in placed))
 
 
-def _reason(op: Op, analysis: Analysis) -> str:
+def _reason(op: Op, what_if: WhatIf) -> str:
     """Why there is no gate for a layer that nobody thought of gating."""
-    if op in analysis.opaque:
-        return f"opaque: {analysis.opaque[op]}"
+    if op in what_if.opaque:
+        return f"opaque: {what_if.opaque[op]}"
     axes = unit_axes(op)
     if len(axes) > 1:
         return "not asked for, as the width of attention"

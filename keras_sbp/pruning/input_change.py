@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_sbp.graph import Graph
 from keras_sbp.graph.what_if import WhatIf
-from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.gates import Gate
 from keras_sbp.pruning.input_moments import Meter, State
 from keras_sbp.pruning.readers import find_readers
 from keras_sbp.pruning.reweight import new_weights, removed_rows
@@ -20,14 +20,14 @@ from keras_sbp.rules.least_squares import Selection, select
 def select_units(
     graph: Graph,
     what_if: WhatIf,
-    gates: Sequence[SBPLayer],
+    gates: Sequence[Gate],
     data: Any,
-    wanted: Mapping[SBPLayer, int] | None,
+    wanted: Mapping[Gate, int] | None,
     *,
     variant: str = "layer",
     reweight: bool = False,
     ridge: float = 1e-8,
-) -> dict[SBPLayer, Selection | None]:
+) -> dict[Gate, Selection | None]:
     """Returns for each gate its units in greedy order, as `Network.input_change` says.
 
     Each gate costs a run of the network up to its readers on all data, or up to three where
@@ -46,7 +46,7 @@ def select_units(
     """
     meter, original = Meter(graph, data), State.original(graph)
     pruned = original
-    results: dict[SBPLayer, Selection | None] = {}
+    results: dict[Gate, Selection | None] = {}
     for gate in gates:
         readers = find_readers(graph, what_if, gate).linear
         results[gate] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sbp.comparing.examples import arrays_of
 from keras_sbp.graph import Graph, Op
+from keras_sbp.graph.domains import slots_of
 from keras_sbp.graph.run import run
-from keras_sbp.layers import SBPLayer, deciding
+from keras_sbp.pruning.gates import Gate, gates_of, with_decisions
 from keras_sbp.pruning.readers import Reader
 from keras_sbp.pruning.rows import count_rows, matrix, take_rows
 from keras_sbp.rules.least_squares import Moments
@@ -21,6 +24,8 @@ BATCH_SIZE = 64
 # Beyond so many rows per layer, output positions of convolutions are drawn at random: about as
 # many of each example. Neighbours are much alike, so little is lost.
 MOST_ROWS = 16384
+
+Weights = tuple[tuple[keras.Variable, np.ndarray], ...]
 
 CHECKED = 4  # every fourth example serves to check what was fitted on the others
 
@@ -34,14 +39,13 @@ class State:
         weights: (variable, value) pairs, in place of the variables' own values.
     """
 
-    decisions: dict[SBPLayer, np.ndarray]
-    weights: tuple[tuple[keras.Variable, np.ndarray], ...] = ()
+    decisions: dict[Gate, np.ndarray]
+    weights: Weights = ()
 
     @classmethod
     def original(cls, graph: Graph) -> State:
         """Returns the network in which every gate keeps every unit."""
-        gates = {op.operation for op in graph.ops if isinstance(op.operation, SBPLayer)}
-        return cls({gate: np.ones(gate.units, bool) for gate in gates})
+        return cls({gate: np.ones(gate.units, bool) for gate in gates_of(graph)})
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Meter:
 
     Args:
         graph: a traced program.
-        data: inputs of the model, as for `predict()`: arrays in its input structure.
+        data: inputs of the model, in any of the forms that Keras takes.
         seed: of the choice of positions.
     """
 
@@ -89,9 +93,12 @@ class Meter:
             targets: where what the targets are computed from is from.
         """
         results = [_empty(reader) for reader in readers]
+        read = with_decisions(self._graph, inputs.decisions)
+        aimed_at = with_decisions(self._graph, targets.decisions)
         for number, batch in enumerate(self._batches()):
-            features = self._values(batch, readers, inputs)
-            wanted = features if targets is inputs else self._values(batch, readers, targets)
+            features = wanted = _values(read, batch, readers, inputs.weights)
+            if targets is not inputs:
+                wanted = _values(aimed_at, batch, readers, targets.weights)
             for place, (reader, result) in enumerate(zip(readers, results, strict=True)):
                 rng = np.random.default_rng([self._seed, number, place])
                 which, checked = self._rows(reader.op, features[place].shape, rng)
@@ -106,14 +113,6 @@ class Meter:
         for start in range(0, self._examples, BATCH_SIZE):
             yield [part[start : start + BATCH_SIZE] for part in self._data]
 
-    def _values(
-        self, batch: list[np.ndarray], readers: Sequence[Reader], state: State
-    ) -> list[np.ndarray]:
-        tensors = [reader.op.inputs[0] for reader in readers]
-        with deciding(state.decisions):
-            values = run(self._graph, batch, tensors, state.weights)
-        return [keras.ops.convert_to_numpy(values[tensor]) for tensor in tensors]
-
     def _rows(
         self, op: Op, shape: tuple[int, ...], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -126,26 +125,33 @@ class Meter:
         return which, which // (rows // shape[0]) % CHECKED == CHECKED - 1
 
 
-def checked_data(graph: Graph, data: Any) -> list[np.ndarray]:
-    """Returns data as a flat list of arrays.
+def checked_data(graph: Graph, data: Any, argument: str = "data") -> list[np.ndarray]:
+    """Returns data as one array for each input of a model.
+
+    Args:
+        graph: the model as a program.
+        data: inputs in any of the forms that Keras takes; labels in them are left out.
+        argument: the name of the argument that holds them, for messages.
 
     Raises:
         ValueError: they do not fit the inputs of the model, or there are fewer than 8 examples.
     """
-    arrays = [np.asarray(part) for part in keras.tree.flatten(data)]
-    sizes = {len(part) if part.ndim else 0 for part in arrays}
-    fits = len(arrays) == len(graph.inputs) and all(
-        part.ndim == tensor.rank for part, tensor in zip(arrays, graph.inputs, strict=True)
-    )
-    if not fits or len(sizes) != 1 or min(sizes) < 2 * CHECKED:
-        expected = ", ".join(str(tensor.shape) for tensor in graph.inputs)
-        received = ", ".join(str(part.shape) for part in arrays)
+    arrays = arrays_of(data, slots_of(graph), argument, enough=sys.maxsize)
+    if len(arrays[0]) < 2 * CHECKED:
         raise ValueError(
-            f"The data do not fit model '{graph.model.name}'. Expected inputs as for predict(), "
-            f"without labels, at least {2 * CHECKED} examples: arrays of shape {expected}. "
-            f"Received: {received}."
+            f"`{argument}` has {len(arrays[0])} examples, too few to fit weights on some of them "
+            f"and check these on others. Expected at least {2 * CHECKED}, better a few hundred. "
+            "Give more examples."
         )
     return arrays
+
+
+def _values(
+    graph: Graph, batch: list[np.ndarray], readers: Sequence[Reader], weights: Weights
+) -> list[np.ndarray]:
+    tensors = [reader.op.inputs[0] for reader in readers]
+    values = run(graph, batch, tensors, weights)
+    return [keras.ops.convert_to_numpy(values[tensor]) for tensor in tensors]
 
 
 def _empty(reader: Reader) -> Measured:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_sbp.comparing.full_precision import full_precision
-from keras_sbp.graph import Graph, Op, analyse, trace
+from keras_sbp.graph import Graph, Op, Scale, trace
+from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_branch_gates
 from keras_sbp.pruning.chosen_layers import Chosen, chosen_layers
 from keras_sbp.pruning.gate_cost import weights_by_macs
-from keras_sbp.pruning.gated_copy import gated_copy
+from keras_sbp.pruning.gated_copy import gated_copy, with_gates
 from keras_sbp.pruning.gates_report import GatesReport
 from keras_sbp.pruning.governed import existing_gates, remember, report_on
-from keras_sbp.pruning.placement import Wishes, place_unit_gates, unit_axes, what_if_of
+from keras_sbp.pruning.placement import Wishes, place_unit_gates, unit_axes
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 from keras_sbp.telling import write
 
@@ -83,7 +86,8 @@ def insert_sbp(
             gate that is called wherever the stream is written.
         kl_weight: factor on the KL of all gates; or `"macs"` for factors in proportion to the
             multiply-accumulates that one unit costs, with mean 1 over all units.
-        gate: `"units"`, or `"branch"` for one gate on each residual branch as a whole.
+        gate: `"units"`, or `"branch"` for one gate on each residual branch as a whole; `placement`,
+            `attention` and `tie_residual` are for units only.
         attention: `"heads"` gates the heads of attention layers, `"heads+width"` the width of
             queries and keys as well, `None` neither.
         inputs: only for a model with its own `call`: a structure of `keras.Input`s or arrays
@@ -117,18 +121,18 @@ def insert_sbp(
     ['conv_gate']
     """
     _check_choices(placement=placement, gate=gate, attention=attention, verbose=verbose)
+    if gate == "branch":
+        _check_ignored(placement=placement, attention=attention, tie_residual=tie_residual)
     _check_kl_weight(kl_weight)
     _check_gate_options(gate_options)
     graph = trace(model, inputs)
     wanted = None if layers is None else chosen_layers(graph, layers, "layers")
     unwanted = chosen_layers(graph, exclude, "exclude")
-    analysis = analyse(graph)
-    what_if = what_if_of(graph, analysis)
+    what_if = WhatIf(graph)
     if gate == "branch":
-        plan = place_branch_gates(graph, what_if)
+        plan = place_branch_gates(what_if)
     else:
-        wishes = Wishes(placement, attention, tie_residual)
-        plan = place_unit_gates(graph, analysis, what_if, wishes)
+        plan = place_unit_gates(what_if, Wishes(placement, attention, tie_residual))
     placements = _selected(plan, wanted, unwanted)
     if not placements:
         _refuse_empty(graph, plan, gate)
@@ -139,12 +143,28 @@ def insert_sbp(
     gates = _make_gates(graph, placements, weights, {"num_samples": num_samples} | gate_options)
     placed = dict(zip(gates, placements, strict=True))
     gated = gated_copy(graph, {gate: each.sites for gate, each in placed.items()})
-    placed = existing_gates(graph, analysis, what_if) | placed
+    placed = existing_gates(what_if) | placed
     plan.refusals += _not_asked_for(graph, gate, attention)
-    report = report_on(graph, analysis, placed, plan)
+    report = report_on(what_if, placed, plan)
     remember(gated, report)
     _tell(report, verbose)
     return gated
+
+
+def marked(graph: Graph) -> Graph:
+    """Returns a program with a mark, which changes nothing, wherever `insert_sbp` puts a gate.
+
+    Raises:
+        ValueError: there is nothing to gate.
+    """
+    plan = place_unit_gates(WhatIf(graph), Wishes())
+    if not plan.placements:
+        _refuse_empty(graph, plan, "units")
+    marks = {
+        Scale(placement.axis, np.ones(placement.units), name): placement.sites
+        for placement, name in zip(plan.placements, _names(graph, plan.placements), strict=True)
+    }
+    return with_gates(graph, marks)
 
 
 def _check_choices(**choices: Any) -> None:
@@ -154,6 +174,18 @@ def _check_choices(**choices: Any) -> None:
             raise ValueError(
                 f"insert_sbp expected `{argument}` to be one of {expected}. "
                 f"Received: {argument}={value!r}."
+            )
+
+
+def _check_ignored(**options: Any) -> None:
+    """Refuses what says where gates for units go, if there are to be none."""
+    defaults = inspect.signature(insert_sbp).parameters
+    for option, value in options.items():
+        if value != defaults[option].default:
+            raise ValueError(
+                f"insert_sbp puts one gate on each residual branch, so that `{option}` has no "
+                f"meaning. Expected it to be left out with gate='branch'. Received: "
+                f"{option}={value!r}. Remove the option, or pass gate='units'."
             )
 
 
@@ -240,15 +272,9 @@ def _refuse_empty(graph: Graph, plan: Plan, gate: str) -> None:
 def _make_gates(
     graph: Graph, placements: list[Placement], weights: list[float], options: dict[str, Any]
 ) -> list[SBPLayer]:
-    taken = {op.name.replace("/", "_") for op in graph.ops}
+    names = _names(graph, placements)
     gates = []
-    for placement, weight in zip(placements, weights, strict=True):
-        name = wanted = placement.name.replace("/", "_")
-        number = 0
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        taken.add(name)
+    for placement, weight, name in zip(placements, weights, names, strict=True):
         dtype = _policy(placement.sites[0].tensor.dtype)
         gates.append(
             SBPLayer(
@@ -256,6 +282,21 @@ def _make_gates(
             )
         )
     return gates
+
+
+def _names(graph: Graph, placements: list[Placement]) -> list[str]:
+    """A name for each gate that nothing in the program has."""
+    taken = {op.name.replace("/", "_") for op in graph.ops}
+    names = []
+    for placement in placements:
+        name = wanted = placement.name.replace("/", "_")
+        number = 0
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def _policy(dtype: str) -> str:

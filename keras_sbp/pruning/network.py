@@ -11,17 +11,16 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.benchmarking.latency import LatencyYardstick
-from keras_sbp.graph import Analysis, Graph, Op, analyse, macs, trace
+from keras_sbp.graph import Graph, Op, analyse, macs, read
 from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning.branches import place_existing_branch_gates
 from keras_sbp.pruning.constant import constant_tensors, fold_constants
-from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gate_cost import shares
 from keras_sbp.pruning.gate_gradients import squared_gradients
+from keras_sbp.pruning.gates import Gate, gates_of, with_decisions
+from keras_sbp.pruning.governed import existing_gates
 from keras_sbp.pruning.input_change import select_units
-from keras_sbp.pruning.placement import place_existing_gates, what_if_of
 from keras_sbp.pruning.plan import Placement
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.reweight import Weights, reweight
@@ -36,26 +35,15 @@ class ProgramNetwork(Network):
     Args:
         graph: a traced program; its gates are the groups.
         loss: the loss that the user's model is compiled with, if any.
-        has_posteriors: whether the gates were trained; False where they are only marks.
         round_to: see `prune`.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        *,
-        loss: Any = None,
-        has_posteriors: bool = True,
-        round_to: int = 1,
-    ) -> None:
+    def __init__(self, graph: Graph, *, loss: Any = None, round_to: int = 1) -> None:
         self.graph, self.loss, self.round_to = graph, loss, round_to
-        gates = dict.fromkeys(
-            op.operation for op in graph.ops if isinstance(op.operation, SBPLayer)
-        )
-        self._gates = {_group(gate, has_posteriors): gate for gate in gates}
+        self._gates = {_group(gate): gate for gate in gates_of(graph)}
         self.groups = list(self._gates)
 
-    def gate_of(self, group: UnitGroup) -> SBPLayer:
+    def gate_of(self, group: UnitGroup) -> Gate:
         """Returns the gate that a group stands for."""
         return self._gates[group]
 
@@ -104,7 +92,6 @@ class ProgramNetwork(Network):
 
     def remaining(self, what: str, keep: PerUnit) -> float:
         """Returns the fraction that a network with these decisions really has, or takes."""
-        keep = {group: kept & self._gates[group].alive for group, kept in keep.items()}
         decided = with_decisions(self.graph, {self._gates[g]: kept for g, kept in keep.items()})
         analysis = analyse(decided)
         if not constant_tensors(decided, analysis).isdisjoint(decided.outputs):
@@ -114,22 +101,17 @@ class ProgramNetwork(Network):
             return self._yardstick.fraction(small)
         return _total(small, what) / _total(self._whole, what)
 
-    def reweighted(self, decisions: Mapping[SBPLayer, np.ndarray], data: Any) -> Weights:
+    def reweighted(self, decisions: Mapping[Gate, np.ndarray], data: Any) -> Weights:
         """Returns new values for variables of the traced model; see `reweight`."""
         return reweight(self.graph, self._what_if, decisions, data)
 
     @functools.cached_property
     def _what_if(self) -> WhatIf:
-        return what_if_of(self.graph, self._analysis)
+        return WhatIf(self.graph)
 
     @functools.cached_property
-    def _analysis(self) -> Analysis:
-        return analyse(self.graph)
-
-    @functools.cached_property
-    def _placements(self) -> dict[SBPLayer, Placement]:
-        units = place_existing_gates(self.graph, self._analysis, self._what_if)
-        return units | place_existing_branch_gates(self.graph, self._what_if)
+    def _placements(self) -> dict[Gate, Placement]:
+        return existing_gates(self._what_if)
 
     def _placement(self, group: UnitGroup) -> Placement | None:
         return self._placements.get(self._gates[group])
@@ -146,9 +128,9 @@ class ProgramNetwork(Network):
         return LatencyYardstick(self._whole)
 
 
-def _group(gate: SBPLayer, has_posterior: bool) -> UnitGroup:
+def _group(gate: Gate) -> UnitGroup:
     is_branch = gate.axis is None
-    if not has_posterior:
+    if not isinstance(gate, SBPLayer):
         return UnitGroup(gate.name, gate.units, is_branch=is_branch)
     return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule, is_branch, gate.alive)
 
@@ -168,7 +150,7 @@ def _costs_by_op(graph: Graph, what: str) -> list[int]:
 
 
 def _total(model: keras.Model, what: str) -> int:
-    return sum(_costs_by_op(trace(model, unfold_layers=False), what))
+    return sum(_costs_by_op(read(model), what))
 
 
 def _in_front(placement: Placement) -> list[Op]:

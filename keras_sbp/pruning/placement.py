@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from keras import layers
 
-from keras_sbp.graph import Analysis, Graph, Op
+from keras_sbp.graph import Op
 from keras_sbp.graph.checks import ask_computes
 from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
-from keras_sbp.graph.handler import Opaque, kind
+from keras_sbp.graph.handler import kind
 from keras_sbp.graph.handlers.einsum_roles import Roles, equation_of
-from keras_sbp.graph.units import Known, Needs, kept
+from keras_sbp.graph.units import kept
 from keras_sbp.graph.what_if import UNIT, Site, WhatIf
-from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.gates import Gate, axis_of
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 from keras_sbp.pruning.redundancy import without_redundant
 from keras_sbp.pruning.sites import CannotGateError, SiteSearch
@@ -32,41 +33,23 @@ class Wishes:
     tie_residual: bool = False
 
 
-class ExistingGate(Opaque):
-    """A gate that the model has already: units pass, and 0 stays 0."""
-
-    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
-        """Zeros stay; the gate's own decision is not asked for."""
-        return [{axis: np.where(c == 0, 0.0, np.nan) for axis, c in inputs[0].items()}]
-
-    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
-        """Each unit needs itself."""
-        return [needed[0]]
-
-
-def what_if_of(graph: Graph, analysis: Analysis) -> WhatIf:
-    """Returns trials on an analysed program, in which gates let units pass."""
-    gates = {op: ExistingGate() for op in graph.ops if isinstance(op.operation, SBPLayer)}
-    return WhatIf(graph, analysis.handlers | gates)
-
-
-def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: Wishes) -> Plan:
+def place_unit_gates(what_if: WhatIf, wishes: Wishes) -> Plan:
     """Returns one gate for each group of coupled units that can be removed."""
     plan = Plan()
     stands_for: dict[Spot, list[Op]] = {}
-    for group in coupled_units(graph, what_if.handlers):
-        producers = _producers(group, analysis) or _normalised(group, stands_for)
+    for group in coupled_units(what_if.graph, what_if.handlers):
+        producers = _producers(group, what_if) or _normalised(group, stands_for)
         gate = _existing_gate(group, producers)
         if gate is not None:
             plan.existing.append(gate)
             if producers:
                 plan.refusals.append(Refusal(producers, f"gate '{gate.name}' is there already"))
             continue
-        group_kind = _kind(group, producers, analysis)
+        group_kind = _kind(group, producers, what_if)
         if not producers or not _is_wanted(group_kind, group, wishes):
             continue
         try:
-            _refuse_hopeless(graph, analysis, what_if, group)
+            _refuse_hopeless(what_if, group)
             plan.placements.append(_place(what_if, group, producers, group_kind, wishes))
         except CannotGateError as error:
             plan.refusals.append(Refusal(producers, str(error)))
@@ -76,13 +59,11 @@ def place_unit_gates(graph: Graph, analysis: Analysis, what_if: WhatIf, wishes: 
     return plan
 
 
-def place_existing_gates(
-    graph: Graph, analysis: Analysis, what_if: WhatIf
-) -> dict[SBPLayer, Placement]:
-    """Returns what each gate governs that the model has; not those over whole tensors."""
-    found: dict[SBPLayer, Placement] = {}
-    for group in coupled_units(graph, what_if.handlers):
-        producers = _producers(group, analysis)
+def place_existing_gates(what_if: WhatIf) -> dict[Gate, Placement]:
+    """Returns what each gate of a program governs; not those over whole tensors."""
+    found: dict[Gate, Placement] = {}
+    for group in coupled_units(what_if.graph, what_if.handlers):
+        producers = _producers(group, what_if)
         for gate, sites in _gates(group).items():
             found[gate] = _existing(group, producers, gate.name, sites)
     return found
@@ -105,20 +86,26 @@ def unit_axes(op: Op) -> list[int]:
     return [2 if has_steps else 1]
 
 
-def _producers(group: Group, analysis: Analysis) -> list[Op]:
+def units_of(layer: Any, shape: tuple[int | None, ...]) -> int:
+    """Returns how many units an output of a layer has."""
+    first = getattr(layer, "data_format", "channels_last") == "channels_first"
+    return shape[1 if first else -1] or 0
+
+
+def _producers(group: Group, what_if: WhatIf) -> list[Op]:
     """The layers that make the units with weights of their own, in order."""
     found = []
     for spot in group.sources:
         op = group.makers.get(spot)
         if op is None or spot.tensor is not op.outputs[0]:
             continue
-        if spot.axis in _unit_axes(op, analysis):
+        if spot.axis in _unit_axes(op, what_if):
             found.append(op)
     return list(dict.fromkeys(found))
 
 
-def _unit_axes(op: Op, analysis: Analysis) -> list[int]:
-    if op not in analysis.opaque:
+def _unit_axes(op: Op, what_if: WhatIf) -> list[int]:
+    if op not in what_if.opaque:
         return unit_axes(op)
     return [op.outputs[0].rank - 1] if getattr(op.operation, "weights", ()) else []
 
@@ -149,13 +136,11 @@ def _existing_gate(group: Group, producers: list[Op]) -> Placement | None:
     return _existing(group, producers, next(iter(gates)).name, sites)
 
 
-def _gates(group: Group) -> dict[SBPLayer, list[Site]]:
-    gates: dict[SBPLayer, list[Site]] = {}
+def _gates(group: Group) -> dict[Gate, list[Site]]:
+    gates: dict[Gate, list[Site]] = {}
     for spot, op in group.makers.items():
-        gate = op.operation
-        counts_units = isinstance(gate, SBPLayer) and gate.axis is not None
-        if counts_units and gate.axis % spot.tensor.rank == spot.axis:
-            gates.setdefault(gate, []).append(Site(spot.tensor, spot.axis))
+        if isinstance(op.operation, Gate) and axis_of(op) == spot.axis:
+            gates.setdefault(op.operation, []).append(Site(spot.tensor, spot.axis))
     return gates
 
 
@@ -164,12 +149,12 @@ def _existing(group: Group, producers: list[Op], name: str, sites: list[Site]) -
     return Placement(name, list(producers), sites, sites[0].axis, ops, group)
 
 
-def _kind(group: Group, producers: list[Op], analysis: Analysis) -> str:
+def _kind(group: Group, producers: list[Op], what_if: WhatIf) -> str:
     """Layers that make several axes of units at once are those of attention."""
     for spot in group.sources:
         op = group.makers.get(spot)
         if op in producers:
-            axes = _unit_axes(op, analysis)
+            axes = _unit_axes(op, what_if)
             if len(axes) > 1:
                 return "heads" if spot.axis == axes[0] else "width"
     return "units"
@@ -206,15 +191,15 @@ def _name(producer: Op, group_kind: str) -> str:
     return f"{attention}_{group_kind}_gate"
 
 
-def _refuse_hopeless(graph: Graph, analysis: Analysis, what_if: WhatIf, group: Group) -> None:
+def _refuse_hopeless(what_if: WhatIf, group: Group) -> None:
     for spot in group.spots:
         op = group.makers.get(spot)
-        if spot.tensor in graph.inputs:
+        if spot.tensor in what_if.graph.inputs:
             raise CannotGateError("its units are coupled to an input of the model")
-        if spot.tensor in graph.outputs:
+        if spot.tensor in what_if.graph.outputs:
             raise CannotGateError("its units are an output of the model")
-        if op in analysis.opaque and not isinstance(op.operation, SBPLayer):
-            raise CannotGateError(f"'{op.name}' is opaque: {analysis.opaque[op]}")
+        if op in what_if.opaque:
+            raise CannotGateError(f"'{op.name}' is opaque: {what_if.opaque[op]}")
     for spot in group.sources:
         op = group.makers[spot]
         if unit_axes(op) and makes_several_of_one(op, what_if.handlers[op], spot):

@@ -12,9 +12,10 @@ from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
 from keras_sbp.pruning.constant import constant_tensors, fold_constants
 from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
-from keras_sbp.pruning.decided import with_decisions
 from keras_sbp.pruning.gated_copy import gated_copy
-from keras_sbp.pruning.insert import insert_sbp
+from keras_sbp.pruning.gates import with_decisions
+from keras_sbp.pruning.input_moments import checked_data
+from keras_sbp.pruning.insert import marked
 from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.report import PruneReport
@@ -64,9 +65,9 @@ def prune(
             that it is to be called with. `None` takes the shapes that it was built with.
         round_to: rounds the number of units that each gate keeps up to a multiple of this, as
             far as there are units; the most important of the dropped ones come back.
-        reweight: inputs of the model, as for `predict()`: a few hundred examples without labels.
-            Dense layers and convolutions behind the gates then get new weights, which bring what
-            they compute as close as least squares can to what they computed before. So the
+        reweight: a few hundred examples, in any of the forms that `verify` takes; labels are not
+            used. Dense layers and convolutions behind the gates then get new weights, which bring
+            what they compute as close as least squares can to what they computed before. So the
             function changes, and verification compares with the model that has these weights.
 
     Returns:
@@ -97,37 +98,30 @@ def prune(
     """
     _check_round_to(round_to)
     rule = OwnRules() if rule is None else rule
-    examples = rule.reweighting_data if reweight is None else reweight
-    graph = trace(model, inputs)
-    given = None if isinstance(verify, bool) else examples_of(graph, verify)
-    has_gates = bool(find_gates(model))
-    if not has_gates and rule.works_without_gates:
-        # Truncated far below its mean, a sharp posterior has all its mass at log θ = 0.
-        factor_1 = {"mu_initializer": 1.0, "log_sigma_initializer": -20.0}
-        graph = trace(insert_sbp(model, inputs=inputs, verbose=0, **factor_1))
-    elif examples is not None:
-        graph = trace(gated_copy(graph, {}))  # its weights will be written
-    warn_of_hidden_gates(graph)
-    network = ProgramNetwork(
-        graph,
-        loss=getattr(model, "loss", None),
-        has_posteriors=has_gates,
-        round_to=round_to,
-    )
+    program = trace(model, inputs)
+    examples = rule.reweighting_data
+    if reweight is not None:
+        examples = checked_data(program, reweight, "reweight")
+    given = None if isinstance(verify, bool) else examples_of(program, verify)
+    if examples is not None:
+        program = trace(gated_copy(program, {}))  # its weights will be written
+    if rule.works_without_gates and not find_gates(model):
+        program = marked(program)
+    warn_of_hidden_gates(program)
+    network = ProgramNetwork(program, loss=getattr(model, "loss", None), round_to=round_to)
     decisions = decide(network, rule)
     if examples is not None:
         for variable, value in network.reweighted(decisions.keep, examples):
             variable.assign(value)
-    graph = with_decisions(graph, decisions.keep)
-    analysis = analyse(graph)
+    decided = with_decisions(program, decisions.keep)
+    analysis = analyse(decided)
     if strict:
-        _refuse_opaque(graph.model, analysis)
-    _refuse_constant_outputs(graph, analysis)
-    graph, analysis = fold_constants(graph, analysis)
-    rebuilt = rebuild(graph, analysis)
-    small = rebuilt.model
-    verified = None if verify is False else compare(graph, small, decisions.keep, given)
-    return small, summarise(graph, analysis, rebuilt, decisions, verified)
+        _refuse_opaque(model, analysis)
+    _refuse_constant_outputs(decided, analysis)
+    folded, analysis = fold_constants(decided, analysis)
+    rebuilt = rebuild(folded, analysis)
+    verified = None if verify is False else compare(program, decisions.keep, rebuilt.model, given)
+    return rebuilt.model, summarise(folded, analysis, rebuilt, decisions, verified)
 
 
 def _check_round_to(round_to: Any) -> None:

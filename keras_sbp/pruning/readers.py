@@ -10,7 +10,7 @@ from keras_sbp.graph import Graph, Op
 from keras_sbp.graph.handler import OPAQUE, kind
 from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.what_if import Outcome, Site, WhatIf
-from keras_sbp.layers import SBPLayer
+from keras_sbp.pruning.gates import Gate, axis_of
 from keras_sbp.pruning.rows import CONVOLUTIONS, LINEAR, feature_axis
 
 # The second moments of so many features take half a gigabyte.
@@ -44,7 +44,7 @@ class Readers:
     skipped: dict[Op, str] = field(default_factory=dict)
 
 
-def find_readers(graph: Graph, what_if: WhatIf, gate: SBPLayer) -> Readers:
+def find_readers(graph: Graph, what_if: WhatIf, gate: Gate) -> Readers:
     """Returns what reads a gate's units, wherever each of them is read alone until then.
 
     The features that belong to a unit are found by trial: they become constant when it goes.
@@ -87,9 +87,7 @@ def _trial(what_if: WhatIf, calls: list[Op], units: np.ndarray) -> Outcome | Non
     if not units.size:
         return None
     removed = tuple(int(unit) for unit in units)
-    sites = [
-        Site(op.outputs[0], op.operation.axis % op.outputs[0].rank, removed=removed) for op in calls
-    ]
+    sites = [Site(op.outputs[0], axis_of(op), removed=removed) for op in calls]
     return what_if.remove(sites, among=())
 
 

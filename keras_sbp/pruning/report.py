@@ -67,13 +67,14 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class GateReport:
-    """One gate: how many units it had and how many were kept.
+    """One gate, or place for one: how many units it had and how many were kept.
 
     Attributes:
         name: the gate's name.
         units_before: its units.
         units_after: those that its rule kept, and those that came back for `round_to`.
-        reason: why units are still there that the rule dropped; "" where all of them went.
+        reason: why units are still there that the rule dropped, or that it could not rank; ""
+            where there are none.
     """
 
     name: str
@@ -95,13 +96,16 @@ class PruneReport(Printable):
         layers: one `LayerReport` for every input, every layer with weights and every opaque
             operation without, in order. Gates are not layers of the network and are not counted.
         gates: one `GateReport` per gate, in order.
-        max_abs_error: largest |difference| between the outputs of the gated and of the small
-            model on what was `compared`; None with `verify=False`.
+        max_abs_error: largest |difference| between the outputs of the given model, without the
+            units that the rule dropped, and of the small model on what was `compared`; None with
+            `verify=False`.
         compared: what both models were given, one `ComparedInput` (`name`, `shape` with the batch,
             `dtype`, `values` in words) per input; empty with `verify=False`.
         variation: how much the outputs change from example to example, as a fraction of the
             largest output; of the output that changes least. Where it is near 0, agreement shows
             little. None where it is not known.
+        gated: whether the given model has gates; `gates` are otherwise where they would stand.
+        reason: why no rule decided about any unit; "" where one did.
     """
 
     layers: tuple[LayerReport, ...]
@@ -109,6 +113,8 @@ class PruneReport(Printable):
     max_abs_error: float | None
     compared: tuple[ComparedInput, ...] = ()
     variation: float | None = None
+    gated: bool = True
+    reason: str = ""
 
     @property
     def units_before(self) -> int:
@@ -149,6 +155,8 @@ class PruneReport(Printable):
             "max_abs_error": self.max_abs_error,
             "compared": [asdict(each) for each in self.compared],
             "variation": self.variation,
+            "gated": self.gated,
+            "reason": self.reason,
             **{f"{t}_{when}": getattr(self, f"{t}_{when}") for t in totals for when in _WHEN},
         }
 
@@ -179,7 +187,10 @@ def _costs(row: LayerReport | PruneReport) -> list[str]:
 def _verified(report: PruneReport) -> str:
     if report.max_abs_error is None:
         return "not verified: nothing was compared"
-    return f"max |Δ| {report.max_abs_error:.1e} against the gated model"
+    original = "the gated model" if report.gated else "the given model"
+    if report.gates and not report.gated:
+        original += " without the units that the rule drops"
+    return f"max |Δ| {report.max_abs_error:.1e} against {original}"
 
 
 def _compared(report: PruneReport) -> str:
@@ -196,7 +207,8 @@ def _headline(report: PruneReport) -> str:
     ]
     if report.gates:
         kept, all_ = (sum(getattr(g, f"units_{w}") for g in report.gates) for w in _WHEN[::-1])
-        said.append(f"gates keep {kept:,} of {all_:,} units")
+        keeps = "gates keep" if report.gated else "the rule keeps"
+        said.append(f"{keeps} {kept:,} of {all_:,} units")
     return f"Pruned: {', '.join(said)}"
 
 
@@ -248,6 +260,8 @@ def _merged(rows: Iterable[LayerReport]) -> list[LayerReport]:
 
 def _notes(report: PruneReport) -> Iterator[str]:
     yield _verified(report) + _compared(report)
+    if report.reason:
+        yield report.reason
     for row in report.layers:
         if row.keep is not None and 0 < row.units_after < row.units_before:
             yield (

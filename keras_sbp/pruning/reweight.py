@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_sbp.graph import Graph, Op
 from keras_sbp.graph.what_if import WhatIf
-from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning.input_moments import Measured, Meter, State
+from keras_sbp.pruning.gates import Gate
+from keras_sbp.pruning.input_moments import Measured, Meter, State, Weights
 from keras_sbp.pruning.readers import Reader, find_readers
 from keras_sbp.rules.least_squares import refit
-
-Weights = tuple[tuple[keras.Variable, np.ndarray], ...]
 
 # How strongly new weights are drawn towards the old ones; the best on unseen examples is taken.
 # With fewer examples than features, weights that are free to move fit noise.
@@ -24,7 +21,7 @@ RIDGES = (1e-8, 1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def reweight(
-    graph: Graph, what_if: WhatIf, decisions: Mapping[SBPLayer, np.ndarray], data: Any
+    graph: Graph, what_if: WhatIf, decisions: Mapping[Gate, np.ndarray], data: Any
 ) -> Weights:
     """Returns new weights for the linear layers behind the gates of a pruned network.
 
@@ -81,7 +78,7 @@ def new_weights(op: Op, measured: Measured, removed: np.ndarray) -> Weights:
 
 
 def _affected(
-    graph: Graph, what_if: WhatIf, decisions: Mapping[SBPLayer, np.ndarray]
+    graph: Graph, what_if: WhatIf, decisions: Mapping[Gate, np.ndarray]
 ) -> list[tuple[Reader, np.ndarray]]:
     """The linear readers of all gates in order, each with its rows that vanish."""
     found: dict[Op, tuple[Reader, np.ndarray]] = {}

@@ -8,17 +8,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, macs, trace
-from keras_sbp.graph.constant import Constant
+from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, find_gates, macs, read
 from keras_sbp.graph.keras_internals import input_layer
+from keras_sbp.graph.program import Constant
 from keras_sbp.graph.units import kept
 from keras_sbp.pruning.constant import computed_constants, constant_tensors
 from keras_sbp.pruning.decide import Decisions
-from keras_sbp.pruning.placement import unit_axes
+from keras_sbp.pruning.placement import unit_axes, units_of
 from keras_sbp.pruning.reasons import reasons
 from keras_sbp.pruning.rebuild import Rebuilt
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
 from keras_sbp.pruning.verify import Verification
+
+NOTHING_DECIDED = (
+    "no unit was up for decision: the model has no gates, and the rule decides from these; "
+    "insert_sbp() puts them in, to be trained, and rules such as L1Norm() need none"
+)
 
 
 def summarise(
@@ -37,7 +42,7 @@ def summarise(
         decisions: what the rule keeps, and what was kept: no less than that.
         verified: what verification saw; None where there was none.
     """
-    after = trace(rebuilt.model, unfold_layers=False)
+    after = read(rebuilt.model)
     macs_before, macs_after = _macs_by_layer(graph), _macs_by_layer(after)
     shapes_after = {id(op.operation): op.outputs[0].shape for op in after.ops}
     scales = dict.fromkeys(op.operation for op in graph.ops if isinstance(op.operation, Scale))
@@ -80,18 +85,27 @@ def summarise(
     rows += _constant_rows(graph, rebuilt.layers)
     rows += _products_row(graph, after)
     gates = [
-        GateReport(scale.name, keep.size, int(keep.sum()), said.gates.get(id(scale), ""))
-        for scale, keep in zip(scales, decisions.keep.values(), strict=True)
+        _gate_row(scale, keep, decisions.unranked[gate], said.gates.get(id(scale), ""))
+        for scale, (gate, keep) in zip(scales, decisions.keep.items(), strict=True)
     ]
-    if verified is None:
-        return PruneReport(tuple(rows), tuple(gates), None)
+    gated = bool(find_gates(graph.model))
     return PruneReport(
         tuple(rows),
         tuple(gates),
-        verified.max_abs_error,
-        compared=verified.inputs,
-        variation=verified.variation,
+        max_abs_error=verified and verified.max_abs_error,
+        compared=verified.inputs if verified else (),
+        variation=verified and verified.variation,
+        gated=gated,
+        reason="" if gates or gated else NOTHING_DECIDED,
     )
+
+
+def _gate_row(scale: Scale, keep: np.ndarray, unranked: int, why: str) -> GateReport:
+    reasons = [why] if why else []
+    if unranked:
+        units = "1 unit stays" if unranked == 1 else f"{unranked} units stay"
+        reasons.append(f"{units}, as the rule knows nothing of what they are worth")
+    return GateReport(scale.name, keep.size, int(keep.sum()), "; ".join(reasons))
 
 
 def _followed(graph: Graph, analysis: Analysis, inputs: list[str]) -> dict[Op, str]:
@@ -178,9 +192,3 @@ def _input_row(x: keras.KerasTensor, tensor: Tensor, analysis: Analysis) -> Laye
         keep=tuple(keep.tolist()),
         axis=axis,
     )
-
-
-def units_of(layer: Any, shape: tuple[int | None, ...]) -> int:
-    """Returns how many units an output of a layer has."""
-    first = getattr(layer, "data_format", "channels_last") == "channels_first"
-    return shape[1 if first else -1] or 0

@@ -10,9 +10,11 @@ import keras
 import numpy as np
 from rich.progress import track
 
+from keras_sbp.graph import trace
+from keras_sbp.pruning.input_moments import checked_data
 from keras_sbp.pruning.prune import prune
 from keras_sbp.pruning.sweep_result import SweepResult, SweepRow
-from keras_sbp.pruning.verify import read_once
+from keras_sbp.pruning.verify import examples_of
 from keras_sbp.rules import Decision, Network, Rule, UnitGroup
 
 WHOLE = "all units"
@@ -64,14 +66,25 @@ def sweep(
             f"Model '{model.name}' is not compiled, so pruned models cannot be evaluated. Expected "
             "a loss and metrics. Call model.compile(loss=..., metrics=[...]) first."
         )
-    examples = options.get("verify", True)
-    if not isinstance(examples, bool):
-        options["verify"] = read_once(model, options.get("inputs"), examples)
+    options = _read_once(model, options)
     chosen = [(WHOLE, _Everything()), *_labelled(rules)]
     rows = []
     for label, rule in track(chosen, "pruning", disable=not verbose, transient=True):
         rows.append(_row(model, label, rule, data, metric, batch_size, options))
     return SweepResult(tuple(rows))
+
+
+def _read_once(model: keras.Model, options: dict[str, Any]) -> dict[str, Any]:
+    """Options whose examples can be given to `prune` again and again: a generator cannot."""
+    verify, reweight = options.get("verify", True), options.get("reweight")
+    if isinstance(verify, bool) and reweight is None:
+        return options
+    program = trace(model, options.get("inputs"))
+    if not isinstance(verify, bool):
+        options = options | {"verify": examples_of(program, verify).arrays}
+    if reweight is not None:
+        options = options | {"reweight": checked_data(program, reweight, "reweight")}
+    return options
 
 
 class _Everything(Rule):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,11 @@ from keras_sbp.comparing.tolerances import (
     tolerance,
     variation,
 )
-from keras_sbp.graph import Graph, trace
+from keras_sbp.graph import Graph, Scale
 from keras_sbp.graph.domains import macs_of, sizes_in, slots_of
-from keras_sbp.layers import SBPLayer, deciding
+from keras_sbp.graph.run import run
+from keras_sbp.layers import deciding
+from keras_sbp.pruning.gates import Gate, with_decisions
 from keras_sbp.telling import warn
 
 MOST_GIVEN = 32  # examples of the user's that are compared
@@ -60,39 +62,25 @@ def examples_of(graph: Graph, examples: Any) -> Batch:
     return given(examples, slots_of(graph), "verify", most)
 
 
-def read_once(model: keras.Model, inputs: Any, examples: Any) -> list[np.ndarray]:
-    """Returns the user's examples in a form that can be given to `prune` again and again.
-
-    Args:
-        model: the model to prune.
-        inputs: see `keras_sbp.prune`.
-        examples: an iterator, perhaps, which is used up by reading.
-    """
-    return examples_of(trace(model, inputs), examples).arrays
-
-
 def verify(
     graph: Graph,
+    decisions: Mapping[Gate, np.ndarray],
     small: keras.Model,
-    decisions: Mapping[SBPLayer, np.ndarray],
     examples: Batch | None = None,
 ) -> Verification:
     """Compares the two networks at inference.
 
     Args:
         graph: the original model as a program; the model is called, not changed.
+        decisions: what each of its gates keeps.
         small: the pruned model.
-        decisions: what each gate keeps.
         examples: inputs; None draws them.
 
     Raises:
         RuntimeError: an output differs by more than rounding explains, or is not finite; or the
             original model runs on none of the inputs.
     """
-
-    def original(batch: Batch) -> Outputs:
-        return _run(graph.model, batch, graph, decisions)
-
+    original = _original(graph, decisions)
     batch, expected = _first_run(graph, original, examples)
     runs = [(batch, expected)]
     if batch.again and any(_by_example(x, batch.examples) is None for x in expected):
@@ -145,7 +133,7 @@ def _compare(
     for x, tensor in zip(expected, small.outputs, strict=True):
         _require_finite(x, tensor.name)
     try:
-        received = _run(small, batch, graph, {})
+        received = _run(small, batch, graph)
     except Exception as error:
         raise RuntimeError(
             f"Verification: the pruned model fails on inputs that model '{graph.model.name}' runs "
@@ -162,12 +150,33 @@ def _compare(
     return worst
 
 
-def _run(
-    model: keras.Model, batch: Batch, graph: Graph, decisions: Mapping[SBPLayer, np.ndarray]
-) -> Outputs:
+def _original(graph: Graph, decisions: Mapping[Gate, np.ndarray]) -> Callable[[Batch], Outputs]:
+    """What the pruned model must compute: the model itself does, if its gates are told to.
+
+    Where there are marks instead of gates, it is the program, with the user's own layers.
+    """
+    if any(isinstance(gate, Scale) for gate in decisions):
+        decided = with_decisions(graph, decisions)
+
+        def marked(batch: Batch) -> Outputs:
+            values = run(decided, batch.arrays, decided.outputs)
+            return _arrays(values[tensor] for tensor in decided.outputs)
+
+        return marked
+
+    def obeying(batch: Batch) -> Outputs:
+        with deciding(decisions):
+            return _run(graph.model, batch, graph)
+
+    return obeying
+
+
+def _run(model: keras.Model, batch: Batch, graph: Graph) -> Outputs:
     inputs = keras.tree.pack_sequence_as(graph.input_structure, batch.arrays)
-    with deciding(decisions):
-        outputs = keras.tree.flatten(model(inputs, training=False))
+    return _arrays(keras.tree.flatten(model(inputs, training=False)))
+
+
+def _arrays(outputs: Iterable[Any]) -> Outputs:
     arrays = [keras.ops.convert_to_numpy(x) for x in outputs]
     return [x if x.dtype.kind in "OSU" else x.astype(np.float64) for x in arrays]
 

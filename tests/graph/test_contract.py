@@ -5,11 +5,9 @@ from __future__ import annotations
 import keras
 import pytest
 
-from keras_sbp.graph.constant import Constant
 from keras_sbp.graph.handler import registered_classes
-from keras_sbp.graph.program import Cast
+from keras_sbp.graph.program import Cast, Constant, Scale
 from keras_sbp.graph.registry import handler_of
-from keras_sbp.graph.scale import Scale
 from tests.graph.contract_cases import CASES, TableContract
 
 # Not calls of Keras: a cast, a constant, a gate's decision. Gates are in other cases' networks.

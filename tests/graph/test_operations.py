@@ -11,7 +11,7 @@ from keras_sbp.graph import analyse, find_gates, trace
 from keras_sbp.graph.keras_internals import numpy_ops
 from keras_sbp.graph.registry import handler_of, registered_classes
 from keras_sbp.pruning.decide import decide
-from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.gates import with_decisions
 from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.rules import OwnRules
 from tests.pruning.oracle import assert_same_function, drop_units, gate, randomise

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import Input, Model, layers
 
-from keras_sbp.graph import find_gates, trace
+from keras_sbp.graph import find_gates, read, trace
 from keras_sbp.graph.run import run
 from keras_sbp.layers import deciding
-from keras_sbp.pruning.decided import with_decisions
+from keras_sbp.pruning.gates import with_decisions
 from tests.pruning.oracle import gate, random_inputs, randomise
 from tests.pruning.zoo import ZOO
 
@@ -67,7 +67,7 @@ def test_runs_only_what_is_wanted() -> None:
     first, second = Counting(), Counting()
     x = Input((4,))
     model = Model(x, second(first(x)))
-    graph = trace(model, unfold_layers=False)
+    graph = read(model)
     before = first.calls, second.calls
     data = np.ones((2, 4), np.float32)
     middle = graph.ops[0].outputs[0]

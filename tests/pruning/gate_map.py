@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_sbp.graph import find_gates, trace
+from keras_sbp.graph import find_gates, read
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import prune
 from tests.pruning.oracle import drop_units, randomise
@@ -12,7 +12,7 @@ from tests.pruning.oracle import drop_units, randomise
 
 def gate_map(model: keras.Model) -> dict[str, list[str]]:
     """Gate → the calls that it stands behind, in order."""
-    graph = trace(model, unfold_layers=False)
+    graph = read(model)
     makers = {tensor: op.name for op in graph.ops for tensor in op.outputs}
     found: dict[str, list[str]] = {}
     for op in graph.ops:

@@ -7,10 +7,11 @@ from collections import Counter
 
 import keras
 
-from keras_sbp.graph import Graph, Op, analyse, trace
+from keras_sbp.graph import Graph, Op, trace
+from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import PruneReport
-from keras_sbp.pruning.placement import place_existing_gates, what_if_of
+from keras_sbp.pruning.placement import place_existing_gates
 
 
 def assert_reasons(model: keras.Model, report: PruneReport) -> int:
@@ -19,7 +20,6 @@ def assert_reasons(model: keras.Model, report: PruneReport) -> int:
     Which layer makes a gate's units is known from elsewhere: from the placement of gates.
     """
     graph = trace(model)
-    analysis = analyse(graph)
     names = {without_number(op.name) for op in graph.ops}
     gates = dict.fromkeys(op.operation for op in graph.ops if isinstance(op.operation, SBPLayer))
     gates = dict(zip(gates, report.gates, strict=True))
@@ -28,7 +28,7 @@ def assert_reasons(model: keras.Model, report: PruneReport) -> int:
     reasons = [row.reason for row in (*report.layers, *report.gates)]
     assert_complete(reasons, names)
     found = 0
-    placements = place_existing_gates(graph, analysis, what_if_of(graph, analysis))
+    placements = place_existing_gates(WhatIf(graph))
     for gate, placement in placements.items():
         for producer in in_front(gate, set(placement.producers), graph):
             row, kept = rows[producer.name], gates[gate]

@@ -9,10 +9,10 @@ import numpy as np
 from keras import Input, Model, layers
 
 from keras_sbp.graph import analyse, trace
+from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import insert_sbp
-from keras_sbp.pruning.decided import with_decisions
-from keras_sbp.pruning.placement import what_if_of
+from keras_sbp.pruning.gates import with_decisions
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.reweight import reweight
 from tests.pruning.oracle import randomise
@@ -86,7 +86,7 @@ def pruned(gated: Model, decisions: dict[SBPLayer, np.ndarray], data: np.ndarray
     """The small network; reweighted if there are data."""
     graph = trace(gated)
     if data is not None:
-        for variable, value in reweight(graph, what_if_of(graph, analyse(graph)), decisions, data):
+        for variable, value in reweight(graph, WhatIf(graph), decisions, data):
             variable.assign(value)
     decided = with_decisions(graph, decisions)
     return rebuild(decided, analyse(decided)).model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,22 @@ def test_unknown_names(argument: str) -> None:
 def test_named_layer_that_cannot_be_gated(name: str, reason: str) -> None:
     with pytest.raises(ValueError, match=f"asked to gate '{name}', but cannot: {reason}"):
         keras_sbp.insert_sbp(network(), layers=["first", name])
+
+
+@pytest.mark.remedy("Remove the option, or pass gate='units'")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("placement", "layer"), ("attention", None), ("tie_residual", True)],
+)
+def test_options_that_are_ignored_are_refused(option: str, value: Any) -> None:
+    x = Input((6,))
+    model = Model(x, layers.Add()([x, layers.Dense(6)(layers.Dense(4)(x))]))
+    with pytest.raises(
+        ValueError, match=f"`{option}` has no meaning.*Received: {option}={value!r}"
+    ):
+        keras_sbp.insert_sbp(model, gate="branch", **{option: value})
+    keras_sbp.insert_sbp(model, gate="branch")
+    keras_sbp.insert_sbp(model, gate="units", **{option: value})
 
 
 def test_nothing_to_gate() -> None:

@@ -14,6 +14,7 @@ from keras_sbp import SNRThreshold
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import prune
 from tests.pruning.oracle import assert_same_function, drop_units, gate, randomise
+from tools.walks import walk, walks
 
 
 @pytest.fixture(autouse=True)
@@ -476,3 +477,10 @@ def test_deep_dense_connections_take_linear_time() -> None:
     randomise(model)
     _, report = prune(model)  # ends, where following every path would not
     assert any("LayerNormalization" in row.reason for row in report.layers)
+
+
+@pytest.mark.parametrize("name", ["prune(gated)", "prune(plain, L1Norm)"])
+def test_traces_and_analyses_the_model_once(name: str) -> None:
+    seen = walk(walks()[f"`{name}`"])
+    assert seen.times("trace.py", "trace") == 1
+    assert seen.times("analysis.py", "analyse") == 1

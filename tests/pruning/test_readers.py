@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import Input, Model, layers
 
-from keras_sbp.graph import analyse, find_gates, trace
+from keras_sbp.graph import find_gates, trace
 from keras_sbp.graph.run import run
+from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import deciding
-from keras_sbp.pruning.placement import what_if_of
 from keras_sbp.pruning.readers import find_readers
 from keras_sbp.pruning.rows import feature_axis
 from tests.pruning.oracle import gate, random_inputs, randomise
@@ -19,7 +19,7 @@ from tests.pruning.zoo import ZOO
 
 def readers_of(model: Model, number: int = 0):
     graph = trace(model)
-    return find_readers(graph, what_if_of(graph, analyse(graph)), find_gates(model)[number])
+    return find_readers(graph, WhatIf(graph), find_gates(model)[number])
 
 
 def names(readers) -> tuple[list[str], dict[str, str]]:
@@ -31,7 +31,7 @@ def names(readers) -> tuple[list[str], dict[str, str]]:
 def test_features_vanish_with_their_unit_and_with_no_other(name: str) -> None:
     model = randomise(ZOO[name](), drop=0.0)
     graph = trace(model)
-    what_if = what_if_of(graph, analyse(graph))
+    what_if = WhatIf(graph)
     inputs = random_inputs(model)
     gates = find_gates(model)
     everything = {each: np.ones(each.units, bool) for each in gates}

@@ -12,6 +12,7 @@ import pytest
 from keras import Input, Model, Sequential, layers
 from rich.console import Console
 
+from keras_sbp import L1Norm
 from keras_sbp.graph import find_gates
 from keras_sbp.printing import folded, short
 from keras_sbp.pruning import LayerReport, PruneReport, prune
@@ -277,3 +278,18 @@ def test_repr_is_one_line_that_says_what_matters() -> None:
 )
 def test_short_numbers(number, shown) -> None:
     assert short(number) == shown
+
+
+def test_says_what_the_small_model_was_compared_with() -> None:
+    x = Input((6,))
+    plain = randomise(Model(x, layers.Dense(3)(layers.Dense(8, activation="relu")(x))))
+    said = {
+        "against the given model without the units that the rule drops": L1Norm(0.5),
+        "against the given model)": None,
+    }
+    for words, rule in said.items():
+        _, report = prune(plain, rule)
+        assert words in repr(report)
+        assert not report.gated
+    assert "against the gated model" in repr(lenet())
+    assert lenet().gated

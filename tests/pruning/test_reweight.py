@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from keras import Input, Model, layers
 
-from keras_sbp.graph import analyse, find_gates, trace
+from keras_sbp.graph import find_gates, trace
+from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.pruning.input_moments import Meter, State
-from keras_sbp.pruning.placement import what_if_of
 from keras_sbp.pruning.readers import find_readers
 from keras_sbp.pruning.reweight import reweight
 from tests.pruning.oracle import gate, randomise
@@ -30,7 +30,7 @@ def drop(model: Model, every: int = 3) -> dict:
 
 def reweighted(gated: Model, decisions: dict, data: np.ndarray) -> tuple:
     graph = trace(gated)
-    return reweight(graph, what_if_of(graph, analyse(graph)), decisions, data)
+    return reweight(graph, WhatIf(graph), decisions, data)
 
 
 @pytest.mark.parametrize("name", REDUNDANT)
@@ -47,7 +47,7 @@ def test_second_copies_are_not_missed(name: str) -> None:
 def test_no_reader_does_worse_than_with_its_old_weights(name: str) -> None:
     gated = with_marks(REDUNDANT[name]())
     graph, data = trace(gated), data_for(gated)
-    what_if = what_if_of(graph, analyse(graph))
+    what_if = WhatIf(graph)
     decisions = {each: np.arange(each.units) % 4 > 1 for each in find_gates(gated)}
     new = reweight(graph, what_if, decisions, data)
     assert new

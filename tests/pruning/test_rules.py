@@ -252,6 +252,29 @@ def test_rule_of_posteriors_needs_gates() -> None:
         keras_sbp.prune(network(), Budget(macs=0.5))
     small, report = keras_sbp.prune(network(), SNRThreshold())
     assert report.gates == ()
+    for rule in (SNRThreshold(), None):
+        _, report = keras_sbp.prune(network(), rule)
+        assert "the model has no gates, and the rule decides from these" in report.reason
+        assert report.to_dict()["reason"] == report.reason
+    assert keras_sbp.prune(network(), L1Norm())[1].reason == ""
+    assert keras_sbp.prune(gated(), None)[1].reason == ""
+
+
+def test_units_that_a_rule_cannot_rank_stay_and_say_so() -> None:
+    image = Input((8, 8, 3))
+    x = layers.GroupNormalization(2, name="norm")(layers.Conv2D(8, 3, name="conv")(image))
+    x = layers.Conv2D(6, 3, name="ranked")(layers.ReLU()(x))
+    model = randomise(Model(image, layers.Dense(2)(layers.Flatten()(x))))
+    small, report = keras_sbp.prune(model, BatchNormScale(0.5))
+    assert widths(small)["conv"] == 8
+    for each in report.gates:
+        assert each.units_after == each.units_before
+        assert each.reason == (
+            f"{each.units_before} units stay, as the rule knows nothing of what they are worth"
+        )
+    _, report = keras_sbp.prune(model, Random(0.5))
+    assert [each.units_after for each in report.gates] == [4, 3]
+    assert "only whole groups of its units can go" in report.gates[0].reason
 
 
 def test_baselines_work_on_a_gated_model_too() -> None:
@@ -367,6 +390,18 @@ def test_budget_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     _, report = keras_sbp.prune(network(), Budget(latency=0.5, base=L2Norm()))
     assert 0.4 < report.params_after / report.params_before <= 0.5
     assert len(yardsticks) == 1
+
+
+def test_reweighting_takes_what_verification_takes() -> None:
+    model = network()
+    batches = [(X[:20], Y[:20]), (X[20:], Y[20:])]
+    smalls = [
+        keras_sbp.prune(model, L2Norm(0.5), reweight=each)[0]
+        for each in (X, {"image": X}, (X, Y), iter(batches))
+    ]
+    first, *others = [np.asarray(small(X)) for small in smalls]
+    for each in others:
+        np.testing.assert_allclose(each, first, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("gates", [False, True])

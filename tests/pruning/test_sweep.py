@@ -86,3 +86,12 @@ def test_a_generator_of_examples_verifies_every_rule() -> None:
     result = keras_sbp.sweep(compiled(), rules, (X, Y), verbose=0, verify=examples)
     assert [row.error for row in result.rows] == [""] * 3
     assert list(examples) == []
+
+
+def test_a_generator_of_examples_reweights_after_every_rule() -> None:
+    results = [
+        keras_sbp.sweep(compiled(), [L1Norm(0.5), L1Norm(0.25)], (X, Y), verbose=0, reweight=each)
+        for each in (X[:16], (batch for batch in [(X[:8], Y[:8]), (X[8:16], Y[8:16])]))
+    ]
+    scores = [[row.score for row in result.rows] for result in results]
+    assert scores[0] == pytest.approx(scores[1])

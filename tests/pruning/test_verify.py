@@ -76,7 +76,7 @@ def kinds(report: PruneReport) -> dict[str, str]:
 def test_unknown_sizes_are_tried_until_one_runs() -> None:
     _, report = prune(steps(Positions(20)))
     [tokens] = report.compared
-    assert tokens.shape == (8, 16)
+    assert tokens.shape == (7, 16)
     assert tokens.values == "integers 0 to 49"
     assert report.max_abs_error < 1e-5 < report.variation
 
@@ -95,7 +95,7 @@ def test_the_size_of_a_table_is_tried() -> None:
             return x + self.table
 
     _, report = prune(steps(Table(37)))
-    assert report.compared[0].shape == (8, 37)
+    assert report.compared[0].shape == (7, 37)
 
 
 IMAGES = {
@@ -151,7 +151,7 @@ def test_indices_lie_in_the_table(case: str) -> None:
 def test_one_number_for_each_example() -> None:
     inputs = Input((), name="age")
     _, report = prune(gated(inputs, ops.expand_dims(inputs, -1)))
-    assert report.compared[0].shape == (8,)
+    assert report.compared[0].shape == (7,)
 
 
 @pytest.mark.tensorflow
@@ -288,7 +288,7 @@ def odd() -> keras.Model:
 def test_a_model_that_runs_on_nothing_that_is_tried() -> None:
     with pytest.raises(RuntimeError, match="runs on none of the random inputs") as caught:
         prune(odd())
-    assert "(8, 64, 3), (8, 32, 3)" in str(caught.value)
+    assert "(7, 64, 3), (7, 32, 3)" in str(caught.value)
     assert "'second' (float32" in str(caught.value)
     assert "The last error was" in caught.value.__notes__[0]
     rng = np.random.default_rng(0)
@@ -357,7 +357,7 @@ def test_big_inputs_get_few_examples_and_small_sizes() -> None:
     [first] = list(drawing.batches(image, macs=10**11))[:1]
     assert first.examples == drawing.FEWEST_EXAMPLES
     volume = [Slot("volume", (None, None, None, None, 1), "float32")]
-    assert next(drawing.batches(volume)).arrays[0].shape == (8, 16, 16, 16, 1)
+    assert next(drawing.batches(volume)).arrays[0].shape == (7, 16, 16, 16, 1)
     assert draw(image, 2, 64).arrays[0].shape == (2, 512, 512, 3)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.constant import Constant
 from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.program import Constant
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, tidy

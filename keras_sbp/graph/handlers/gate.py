@@ -1,4 +1,4 @@
-"""The decided gate: units times fixed numbers, 0 for those that go."""
+"""Gates: those that are decided, and those that the model has and that stay."""
 
 from __future__ import annotations
 
@@ -6,16 +6,34 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
-from keras_sbp.graph.scale import Scale
+from keras_sbp.graph.handler import LayerHandler, Opaque, handles
+from keras_sbp.graph.program import Scale
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constant_everywhere, tidy
+from keras_sbp.layers import SBPLayer
+
+
+@handles(SBPLayer)
+class GateThatStays(Opaque):
+    """Units pass, and 0 stays 0; the gate's own decision is not asked for."""
+
+    serves_every_call = True
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """Zeros stay."""
+        return [{axis: np.where(c == 0, 0.0, np.nan) for axis, c in inputs[0].items()}]
+
+    def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
+        """Each unit needs itself."""
+        return [needed[0]]
 
 
 @handles(Scale)
 class Gate(LayerHandler):
     """Leaves nothing in the new network: its numbers go into the weights around it."""
+
+    serves_every_call = True
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A removed unit is 0; a constant is multiplied."""
