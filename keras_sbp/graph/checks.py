@@ -22,7 +22,7 @@ from keras_sbp.graph.units import Known, Needs, kept
 
 def ask_values(handler: LayerHandler, op: Op, inputs: list[Known]) -> list[Known]:
     """Returns `handler.values(...)`, checked."""
-    answer = _Answer(handler, op, "values")
+    answer = Answer(handler, op, "values")
     results = answer.to(lambda: handler.values(op, inputs))
     answer.require_one_per(op.outputs, results, "output")
     for i, (tensor, known) in enumerate(zip(op.outputs, results, strict=True)):
@@ -34,7 +34,7 @@ def ask_needs(
     handler: LayerHandler, op: Op, needed: list[Needs | None], inputs: list[Known]
 ) -> list[Needs | None]:
     """Returns `handler.needs(...)`, checked."""
-    answer = _Answer(handler, op, "needs")
+    answer = Answer(handler, op, "needs")
     results = answer.to(lambda: handler.needs(op, needed, inputs))
     answer.require_one_per(op.inputs, results, "input")
     for i, (tensor, needs) in enumerate(zip(op.inputs, results, strict=True)):
@@ -53,7 +53,7 @@ def ask_needs(
 
 def ask_computes(handler: LayerHandler, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
     """Returns `handler.computes(...)`, checked."""
-    answer = _Answer(handler, op, "computes")
+    answer = Answer(handler, op, "computes")
     results = answer.to(lambda: handler.computes(op, needed))
     answer.require_one_per(op.outputs, results, "output")
     for i, (tensor, units) in enumerate(zip(op.outputs, results, strict=True)):
@@ -70,7 +70,7 @@ def ask_rebuild(
     build: Builder,
 ) -> list[Slim]:
     """Returns `handler.rebuild(...)`, checked."""
-    answer = _Answer(handler, op, "rebuild")
+    answer = Answer(handler, op, "rebuild")
     results = answer.to(lambda: handler.rebuild(op, inputs, needed, build))
     answer.require_one_per(op.outputs, results, "output")
     for i, (tensor, needs, slim) in enumerate(zip(op.outputs, needed, results, strict=True)):
@@ -78,7 +78,7 @@ def ask_rebuild(
     return results
 
 
-class _Answer:
+class Answer:
     """What a handler says to one question about one call; knows how to complain about it."""
 
     def __init__(self, handler: LayerHandler, op: Op, method: str) -> None:
@@ -134,7 +134,7 @@ class _Answer:
             )
 
 
-def _check_slim(answer: _Answer, source: Tensor, needed: Needs | None, slim: Any, of: str) -> None:
+def _check_slim(answer: Answer, source: Tensor, needed: Needs | None, slim: Any, of: str) -> None:
     if not isinstance(slim, Slim):
         answer.wrong(f"a Slim for {of}; build.slim() makes one", type(slim).__name__)
     if needed is None:

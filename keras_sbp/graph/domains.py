@@ -12,7 +12,7 @@ from keras import layers
 from keras_sbp.comparing import values
 from keras_sbp.comparing.drawing import Slot
 from keras_sbp.comparing.values import Values
-from keras_sbp.graph.cost import macs
+from keras_sbp.graph.facts import macs
 from keras_sbp.graph.keras_internals import core_ops, input_layer, nn_ops, numpy_ops, sublayers
 from keras_sbp.graph.program import Cast, Graph, Op, Tensor
 

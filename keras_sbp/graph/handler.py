@@ -8,16 +8,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
+import numpy as np
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.program import Constant, Scale
 from keras_sbp.graph.registry import handler_of, register, registered_classes, stock_class
+from keras_sbp.graph.shapes import Shape, completed
 from keras_sbp.graph.trace import Cast, Op
 from keras_sbp.graph.unfold import trains_by_default
 from keras_sbp.graph.units import Known, Needs
 
 if TYPE_CHECKING:
     from keras_sbp.graph.builder import Builder
+    from keras_sbp.graph.linear_map import LinearMap
     from keras_sbp.graph.slim import Slim
 
 __all__ = [
@@ -34,7 +37,11 @@ __all__ = [
 
 
 class LayerHandler(abc.ABC):
-    """Answers three questions about one call of a layer; see the module `units` for the types.
+    """Answers questions about one call of a layer; see the module `units` for the types.
+
+    `values`, `needs` and `rebuild` say what the call does with units. `macs`, `unit_axes`,
+    `kernel_rows` and those behind them are facts of the layer, which are asked of calls that
+    `refuses` leaves opaque as well; what they say by default is true of layers without a kernel.
 
     Handlers hold no state: one instance serves every call of every layer of its class.
 
@@ -82,6 +89,52 @@ class LayerHandler(abc.ABC):
 
         The outputs must carry at least `needed`, and say what they carry.
         """
+
+    def macs(self, op: Op) -> int:
+        """How many multiply-accumulates does the call spend on one example?
+
+        Unknown sizes count as 1, and so does the batch.
+        """
+        return 0
+
+    def unit_axes(self, op: Op) -> list[int]:
+        """Along which axes of the first output does the layer make units, by their own weights?
+
+        By default along the last axis, or along that of the channels in the layer's
+        `data_format`, where it has a weight with several axes.
+        """
+        rank = op.outputs[0].rank
+        weights = getattr(op.operation, "weights", ())
+        if rank < 2 or not any(len(weight.shape) > 1 for weight in weights):
+            return []
+        first = getattr(op.operation, "data_format", None) == "channels_first"
+        return [1 if first else rank - 1]
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """Which weights make each unit along an axis of the first output? Shape (units, ...).
+
+        Rules such as `L1Norm` rank units by them. None where they do not fall into rows by units:
+        such units stay.
+        """
+        return None
+
+    def normalization_scale(self, op: Op) -> np.ndarray | None:
+        """What does a normalization multiply each unit by, in float64? None if it is none."""
+        return None
+
+    def linear_map(self, op: Op) -> LinearMap | None:
+        """How is the layer, but for its activation, rows of features times a matrix?
+
+        Least squares finds the best weights of such layers. None if it is none.
+        """
+        return None
+
+    def output_shapes(self, op: Op) -> list[Shape]:
+        """Which shapes have the outputs, with as few unknown sizes as can be?
+
+        By default those that Keras has recorded or can infer.
+        """
+        return completed(op)
 
 
 Handler = TypeVar("Handler", bound=type[LayerHandler])

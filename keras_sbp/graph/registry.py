@@ -28,6 +28,11 @@ def handler_of(cls: type) -> Any:
     return _registry[cls]
 
 
+def nearest_handler(operation: object) -> Any | None:
+    """Returns the handler of the nearest class that has one, whatever a subclass changes."""
+    return next((_registry[cls] for cls in type(operation).__mro__ if cls in _registry), None)
+
+
 def stock_class(layer: object) -> type | None:
     """Returns the registered class whose computation `layer` runs, or None.
 

@@ -10,9 +10,9 @@ import keras
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.masks import forget_unused_masks
 from keras_sbp.graph.program import Cast, Graph, Op, Tensor, tensors_in
-from keras_sbp.graph.registry import stock_class
+from keras_sbp.graph.registry import nearest_handler, stock_class
+from keras_sbp.graph.shapes import combined, completed
 from keras_sbp.graph.signature import symbolic_inputs
-from keras_sbp.graph.static_shapes import combined, output_shapes
 from keras_sbp.graph.unfold import (
     CannotUnfoldError,
     Recording,
@@ -167,9 +167,10 @@ class _Reader:
             except CannotUnfoldError as error:
                 reason = str(error)
         outputs = [_tensor(x) for x in results]
-        shapes = output_shapes(operation, args, kwargs, [tensor.shape for tensor in outputs])
-        _give_shapes(outputs, shapes)
-        self.ops.append(Op(operation, args, kwargs, outputs, path, reason))
+        op = Op(operation, args, kwargs, outputs, path, reason)
+        handler = nearest_handler(operation)
+        _give_shapes(outputs, handler.output_shapes(op) if handler else completed(op))
+        self.ops.append(op)
         return outputs
 
     def _unfolded(self, layer: Any, args: tuple, kwargs: dict[str, Any], path: str) -> list[Tensor]:

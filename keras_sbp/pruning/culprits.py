@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_sbp.graph import Op, Scale
 from keras_sbp.graph.checks import ask_values
+from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.handler import kind
 from keras_sbp.graph.units import Known, Needs, kept
-from keras_sbp.pruning.placement import unit_axes
 from keras_sbp.pruning.pruned_program import PrunedProgram, Units, has_weights
 
 _DEPEND = "the units that stay depend on them"

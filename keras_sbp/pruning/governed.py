@@ -11,6 +11,7 @@ import keras
 
 from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph import Op, trace
+from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_existing_branch_gates
@@ -20,7 +21,6 @@ from keras_sbp.pruning.placement import (
     Wishes,
     place_existing_gates,
     place_unit_gates,
-    unit_axes,
     units_of,
 )
 from keras_sbp.pruning.plan import Placement, Plan, Refusal

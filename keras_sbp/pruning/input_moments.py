@@ -13,10 +13,10 @@ import numpy as np
 from keras_sbp.comparing.examples import arrays_of
 from keras_sbp.graph import Graph, Op
 from keras_sbp.graph.domains import slots_of
+from keras_sbp.graph.facts import linear_map
 from keras_sbp.graph.run import run
 from keras_sbp.pruning.gates import Gate, gates_of, with_decisions
 from keras_sbp.pruning.readers import Reader
-from keras_sbp.pruning.rows import count_rows, matrix, take_rows
 from keras_sbp.rules.least_squares import Moments
 
 BATCH_SIZE = 64
@@ -102,8 +102,8 @@ class Meter:
             for place, (reader, result) in enumerate(zip(readers, results, strict=True)):
                 rng = np.random.default_rng([self._seed, number, place])
                 which, checked = self._rows(reader.op, features[place].shape, rng)
-                x = _with_bias(reader.op, take_rows(reader.op, features[place], which))
-                y = _with_bias(reader.op, take_rows(reader.op, wanted[place], which))
+                x = _with_bias(reader.op, linear_map(reader.op).take_rows(features[place], which))
+                y = _with_bias(reader.op, linear_map(reader.op).take_rows(wanted[place], which))
                 y = y @ result.weights
                 result.fit.add(x[~checked], y[~checked])
                 result.check.add(x[checked], y[checked])
@@ -117,7 +117,7 @@ class Meter:
         self, op: Op, shape: tuple[int, ...], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of rows, and which of them are of examples to check on."""
-        rows = count_rows(op, shape)
+        rows = linear_map(op).count_rows(shape)
         limit = max(1, MOST_ROWS * shape[0] // self._examples)
         which = np.arange(rows)
         if rows > limit:
@@ -155,10 +155,11 @@ def _values(
 
 
 def _empty(reader: Reader) -> Measured:
-    layer = reader.op.operation
-    weights, unit_of = matrix(layer.kernel), reader.unit_of
-    if layer.use_bias:
-        weights = np.concatenate([weights, matrix(layer.bias).reshape(1, -1)])
+    linear = linear_map(reader.op)
+    weights, unit_of = linear.matrix, reader.unit_of
+    if linear.bias is not None:
+        bias = keras.ops.convert_to_numpy(linear.bias).astype(np.float64)
+        weights = np.concatenate([weights, bias.reshape(1, -1)])
         unit_of = np.append(unit_of, -1)
     fit, check = (Moments.empty(unit_of, weights.shape[1], reader.op.name) for _ in range(2))
     return Measured(fit, check, weights)
@@ -166,6 +167,6 @@ def _empty(reader: Reader) -> Measured:
 
 def _with_bias(op: Op, rows: np.ndarray) -> np.ndarray:
     rows = rows.astype(np.float64)
-    if not op.operation.use_bias:
+    if linear_map(op).bias is None:
         return rows
     return np.concatenate([rows, np.ones((len(rows), 1))], axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph import Graph, Op, Scale, trace
+from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.branches import place_branch_gates
@@ -19,7 +20,7 @@ from keras_sbp.pruning.gate_cost import weights_by_macs
 from keras_sbp.pruning.gated_copy import gated_copy, with_gates
 from keras_sbp.pruning.gates_report import GatesReport
 from keras_sbp.pruning.governed import existing_gates, remember, report_on
-from keras_sbp.pruning.placement import Wishes, place_unit_gates, unit_axes
+from keras_sbp.pruning.placement import Wishes, place_unit_gates
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 from keras_sbp.telling import write
 

@@ -12,7 +12,8 @@ from keras import layers
 
 from keras_sbp.benchmarking.latency import LatencyYardstick
 from keras_sbp.graph import Graph, Op, analyse, macs, read
-from keras_sbp.graph.handlers.common import numpy_weight
+from keras_sbp.graph.coupling import Group
+from keras_sbp.graph.facts import kernel_rows, normalization_scale
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.constant import constant_tensors, fold_constants
@@ -24,7 +25,6 @@ from keras_sbp.pruning.input_change import select_units
 from keras_sbp.pruning.plan import Placement
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.reweight import Weights, reweight
-from keras_sbp.pruning.unit_kernels import unit_kernels
 from keras_sbp.rules import Costs, Network, PerUnit, UnitGroup
 from keras_sbp.rules.least_squares import Selection
 
@@ -52,15 +52,15 @@ class ProgramNetwork(Network):
         placement = self._placement(group)
         if placement is None or placement.group is None:
             return []
-        return unit_kernels(placement.group, placement.producers)
+        return list(_kernels(placement.group, placement.producers).values())
 
     def normalization_scale(self, group: UnitGroup) -> np.ndarray | None:
         """Returns gamma of the last BatchNormalization in front of the gate."""
         placement = self._placement(group)
         for op in reversed(_in_front(placement) if placement else []):
-            layer = op.operation
-            if isinstance(layer, layers.BatchNormalization) and layer.scale:
-                return numpy_weight(layer.gamma).astype(np.float64)
+            scale = normalization_scale(op)
+            if scale is not None:
+                return scale
         return None
 
     def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> PerUnit:
@@ -133,6 +133,17 @@ def _group(gate: Gate) -> UnitGroup:
     if not isinstance(gate, SBPLayer):
         return UnitGroup(gate.name, gate.units, is_branch=is_branch)
     return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule, is_branch, gate.alive)
+
+
+def _kernels(group: Group, producers: list[Op]) -> dict[int, np.ndarray]:
+    """The kernels that make a group's units, one row per unit, by id of the layer."""
+    found = {}
+    for spot in group.sources:
+        op = group.makers.get(spot)
+        rows = kernel_rows(op, spot.axis) if op in producers else None
+        if rows is not None:
+            found[id(op.operation)] = rows
+    return found
 
 
 def _costs_by_op(graph: Graph, what: str) -> list[int]:

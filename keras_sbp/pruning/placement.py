@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import layers
 
 from keras_sbp.graph import Op
 from keras_sbp.graph.checks import ask_computes
 from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
+from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.handler import kind
-from keras_sbp.graph.handlers.einsum_roles import Roles, equation_of
 from keras_sbp.graph.units import kept
 from keras_sbp.graph.what_if import UNIT, Site, WhatIf
 from keras_sbp.pruning.gates import Gate, axis_of
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 from keras_sbp.pruning.redundancy import without_redundant
 from keras_sbp.pruning.sites import CannotGateError, SiteSearch
-
-NORMALISATIONS = (layers.LayerNormalization, layers.RMSNormalization)
 
 
 @dataclass(frozen=True)
@@ -67,23 +64,6 @@ def place_existing_gates(what_if: WhatIf) -> dict[Gate, Placement]:
         for gate, sites in _gates(group).items():
             found[gate] = _existing(group, producers, gate.name, sites)
     return found
-
-
-def unit_axes(op: Op) -> list[int]:
-    """Returns the axes of an op's first output whose units have weights of their own."""
-    weights = getattr(op.operation, "weights", ())
-    if not any(len(weight.shape) > 1 for weight in weights):
-        return []
-    if isinstance(op.operation, NORMALISATIONS):
-        return []  # its weights weigh units that others make
-    if isinstance(op.operation, layers.EinsumDense) and equation_of(op) is not None:
-        roles = Roles.of(op)
-        return sorted(roles.output.index(letter) for letter in roles.free)
-    layer = getattr(op.operation, "layer", op.operation)  # inside of a wrapper
-    if getattr(layer, "data_format", None) != "channels_first":
-        return [op.outputs[0].rank - 1]
-    has_steps = layer is not op.operation or getattr(layer, "return_sequences", False)
-    return [2 if has_steps else 1]
 
 
 def units_of(layer: Any, shape: tuple[int | None, ...]) -> int:

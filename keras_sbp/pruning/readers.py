@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from keras_sbp.graph import Graph, Op
+from keras_sbp.graph.facts import linear_map
 from keras_sbp.graph.handler import OPAQUE, kind
-from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.what_if import Outcome, Site, WhatIf
 from keras_sbp.pruning.gates import Gate, axis_of
-from keras_sbp.pruning.rows import CONVOLUTIONS, LINEAR, feature_axis
 
 # The second moments of so many features take half a gigabyte.
 MOST_FEATURES = 8192
@@ -94,13 +93,12 @@ def _trial(what_if: WhatIf, calls: list[Op], units: np.ndarray) -> Outcome | Non
 def _why_not(what_if: WhatIf, op: Op) -> str | None:
     if what_if.handlers[op] is OPAQUE:
         return "it is opaque"
-    if stock_class(op.operation) not in LINEAR:
-        return f"{kind(op)} is no Dense layer or convolution"
+    linear = linear_map(op)
+    if linear is None:
+        return f"{kind(op)} is no Dense layer, nor a convolution without groups"
     if op.shared:
         return "its weights are used at several places"
-    if isinstance(op.operation, CONVOLUTIONS) and op.operation.groups > 1:
-        return "it is a grouped convolution"
-    features = int(np.prod(op.operation.kernel.shape[:-1]))
+    features = int(np.prod(linear.kernel.shape[:-1]))
     if features > MOST_FEATURES:
         return f"it has {features} input features, more than {MOST_FEATURES}"
     return None
@@ -108,7 +106,8 @@ def _why_not(what_if: WhatIf, op: Op) -> str | None:
 
 def _unit_of(trials: list[list[Outcome | None]], op: Op) -> np.ndarray:
     """A feature's unit is known where every digit is: one half frees it, and the other does not."""
-    axis, kernel = feature_axis(op), op.operation.kernel
+    linear = linear_map(op)
+    axis, kernel = linear.feature_axis, linear.kernel
     size = kernel.shape[-2]
     unit_of, known = np.zeros(size, int), np.ones(size, bool)
     for digit, pair in enumerate(trials):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor
+from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.units import Needs
 from keras_sbp.pruning.culprits import before, behind, on_the_way
-from keras_sbp.pruning.placement import unit_axes
 from keras_sbp.pruning.pruned_program import PrunedProgram, Units, has_weights
 
 

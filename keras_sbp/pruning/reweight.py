@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_sbp.graph import Graph, Op
+from keras_sbp.graph.facts import linear_map
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.pruning.gates import Gate
 from keras_sbp.pruning.input_moments import Measured, Meter, State, Weights
@@ -63,7 +64,7 @@ def new_weights(op: Op, measured: Measured, removed: np.ndarray) -> Weights:
         measured: its moments, with the features of the pruned network.
         removed: the kernel's rows whose weights must stay, a boolean array.
     """
-    layer, old = op.operation, measured.weights
+    linear, old = linear_map(op), measured.weights
     free = np.ones(len(old), bool)
     free[: len(removed)] = ~removed
     trials = [refit(measured.fit, free, towards=old, ridge=ridge) for ridge in RIDGES]
@@ -72,9 +73,9 @@ def new_weights(op: Op, measured: Measured, removed: np.ndarray) -> Weights:
     if not errors[best] < measured.check.error(old):
         return ()
     weights = refit(measured.all, free, towards=old, ridge=RIDGES[best])
-    kernel = weights[: len(removed)].reshape(layer.kernel.shape)
-    bias = ((layer.bias, weights[-1]),) if layer.use_bias else ()
-    return ((layer.kernel, kernel), *bias)
+    kernel = weights[: len(removed)].reshape(linear.kernel.shape)
+    bias = () if linear.bias is None else ((linear.bias, weights[-1]),)
+    return ((linear.kernel, kernel), *bias)
 
 
 def _affected(

@@ -14,7 +14,7 @@ from keras_sbp.graph.program import Constant
 from keras_sbp.graph.units import kept
 from keras_sbp.pruning.constant import computed_constants, constant_tensors
 from keras_sbp.pruning.decide import Decisions
-from keras_sbp.pruning.placement import unit_axes, units_of
+from keras_sbp.pruning.placement import units_of
 from keras_sbp.pruning.reasons import reasons
 from keras_sbp.pruning.rebuild import Rebuilt
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport

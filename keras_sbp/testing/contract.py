@@ -14,7 +14,7 @@ import numpy as np
 from keras_sbp.graph import trace
 from keras_sbp.graph.handler import LayerHandler, find_handler
 from keras_sbp.graph.trace import Op
-from keras_sbp.testing import claims, narrowing
+from keras_sbp.testing import claims, facts, narrowing
 from keras_sbp.testing.networks import (
     KEEPS,
     Network,
@@ -144,6 +144,13 @@ class LayerHandlerContract(abc.ABC):
         """Where one unit alone is needed along a gated axis, fewer units are computed."""
         for axis in self.gated_outputs:
             narrowing.outputs_get_narrower(self._trial(0), axis)
+
+    def test_facts_follow_units(self) -> None:
+        """Multiply-accumulates and rows of kernels are there, and go with their units."""
+        for number in range(min(3, self.trials)):
+            facts.kernels_have_a_row_per_unit(self._trial(number))
+            for axis in self.gated_outputs:
+                facts.facts_follow_units(self._trial(number), axis)
 
     def test_pruned_network_computes_the_same(self) -> None:
         """prune() is exact around the layer: nothing dropped, half, and one unit left."""

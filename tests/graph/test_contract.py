@@ -20,6 +20,7 @@ ON_SINGLE_CALLS = [
     "test_rebuilt_call_computes_the_same",
     "test_inputs_get_narrower",
     "test_outputs_get_narrower",
+    "test_facts_follow_units",
 ]
 
 

@@ -8,11 +8,11 @@ import pytest
 from keras import Input, Model, layers
 
 from keras_sbp.graph import find_gates, trace
+from keras_sbp.graph.facts import linear_map
 from keras_sbp.graph.run import run
 from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import deciding
 from keras_sbp.pruning.readers import find_readers
-from keras_sbp.pruning.rows import feature_axis
 from tests.pruning.oracle import gate, random_inputs, randomise
 from tests.pruning.zoo import ZOO
 
@@ -37,7 +37,7 @@ def test_features_vanish_with_their_unit_and_with_no_other(name: str) -> None:
     everything = {each: np.ones(each.units, bool) for each in gates}
     for each in gates:
         for reader in find_readers(graph, what_if, each).linear:
-            axis, tensor = feature_axis(reader.op), reader.op.inputs[0]
+            axis, tensor = linear_map(reader.op).feature_axis, reader.op.inputs[0]
             for unit in {0, each.units // 2, each.units - 1} if each.units > 1 else ():
                 keep = everything[each].copy()
                 keep[unit] = False
@@ -116,7 +116,7 @@ def test_what_is_skipped_and_why() -> None:
     )
     linear, skipped = names(readers_of(model))
     assert linear == ["linear"]
-    assert "grouped" in skipped["grouped"]
+    assert "nor a convolution without groups" in skipped["grouped"]
     assert "several places" in skipped["both"]
     assert "Softmax is no Dense" in skipped["softmax"]
 

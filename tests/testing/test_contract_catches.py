@@ -85,7 +85,7 @@ def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_correct_handler_passes(cls: type, handler: type, contract: type) -> None:
     register_handler(cls)(handler)
     tests = [getattr(contract(), name) for name in dir(contract) if name.startswith("test_")]
-    assert len(tests) == 11
+    assert len(tests) == 12
     for test in tests:
         test()
 
@@ -228,6 +228,7 @@ REBUILD = "test_rebuilt_call_computes_the_same"
 RESCALE = "test_rebuilt_call_can_be_rescaled"
 UNCHANGED = "test_nothing_is_changed"
 INPUTS = "test_inputs_get_narrower"
+FACTS = "test_facts_follow_units"
 TWICE = "test_layer_called_twice_stays_one_layer"
 
 
@@ -277,6 +278,33 @@ class ComputesEverything(DenseHandler):
         return super().needs(op, [{}], inputs)
 
 
+class CountsTheLargestLayer(DenseHandler):
+    """As if the layer were always as wide as the user has made it."""
+
+    def macs(self, op):
+        return 6 * 5
+
+
+class CountsHalves(DenseHandler):
+    def macs(self, op):
+        return super().macs(op) / 2
+
+
+class RowsByInputs(DenseHandler):
+    def kernel_rows(self, op, axis):
+        return super().kernel_rows(op, axis).T
+
+
+class RowsInReverse(DenseHandler):
+    def kernel_rows(self, op, axis):
+        return super().kernel_rows(op, axis)[::-1]
+
+
+class UnitsAlongTheBatch(DenseHandler):
+    def unit_axes(self, op):
+        return [0]
+
+
 class RescalesWhateverTheActivation(DenseHandler):
     def rebuild(self, op, inputs, needed, build):
         slim = super().rebuild(op, inputs, needed, build)[0]
@@ -294,6 +322,11 @@ class RescalesWhateverTheActivation(DenseHandler):
         (ForgetsConstants, REBUILD, "output 0 of the rebuilt call differs"),
         (ComputesEverything, "test_outputs_get_narrower", "computes all of them"),
         (RescalesWhateverTheActivation, RESCALE, "after rescale along axis 1 of output 0"),
+        (CountsTheLargestLayer, FACTS, "macs.. must fall where units go: it says 30, and 30"),
+        (CountsHalves, FACTS, "macs.. of handler CountsHalves .* an integer that is at least 0"),
+        (RowsByInputs, FACTS, "one row for each of 5 units along axis 1, and its shape is .6, 5."),
+        (RowsInReverse, FACTS, "the new layer has other rows than theirs"),
+        (UnitsAlongTheBatch, FACTS, "a list of axes of output 0, each from 1 to 1"),
     ],
     ids=lambda x: x.__name__ if isinstance(x, type) else "",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from keras_sbp.graph.handlers.written_attention import (
     is_stock,
 )
 from keras_sbp.graph.program import is_tensor
+from keras_sbp.graph.shapes import Shape
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
@@ -107,6 +109,18 @@ class DotProductAttention(LayerHandler):
         passing = {WIDTH, HEADS} if own_heads else {WIDTH}
         rescale = {a: r for a, r in value.rescale.items() if a in passing}
         return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale, rescale=rescale)]
+
+    def macs(self, op: Op) -> int:
+        """Query · key, and weights · value."""
+        query, key, value = (x.shape for x in op.inputs[:3])
+        rows_columns_heads = math.prod(n or 1 for n in (query[1], key[1], query[2]))
+        return rows_columns_heads * ((query[3] or 1) + (value[3] or 1))
+
+    def output_shapes(self, op: Op) -> list[Shape]:
+        """As wide as the value, while Keras declares the width of the query."""
+        if len(op.args) != 3:
+            return super().output_shapes(op)
+        return [(*op.args[0].shape[:-1], op.args[2].shape[-1])]
 
 
 def _owners(op: Op) -> np.ndarray:

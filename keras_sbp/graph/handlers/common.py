@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sbp.graph.program import tensors_in
+from keras_sbp.graph.program import Tensor, tensors_in
 from keras_sbp.graph.trace import Op
 
 CALLED_WITH_A_MASK = "it is called with a mask"
@@ -34,6 +35,21 @@ def bias_of(layer: Any, outputs: int) -> np.ndarray:
 def channel_axis(op: Op) -> int:
     """Returns the channel axis of a layer with `data_format`."""
     return 1 if op.operation.data_format == "channels_first" else op.inputs[0].rank - 1
+
+
+def positions(op: Op, tensor: Tensor) -> int:
+    """Returns the number of positions of a layer's tensor: all axes but the batch and the units'.
+
+    Unknown sizes count as 1.
+    """
+    first = getattr(op.operation, "data_format", "channels_last") == "channels_first"
+    sizes = tensor.shape[2:] if first else tensor.shape[1:-1]
+    return math.prod(n or 1 for n in sizes)
+
+
+def rows_by(kernel: Any, axis: int) -> np.ndarray:
+    """Returns a kernel with one of its axes in front."""
+    return np.moveaxis(numpy_weight(kernel), axis, 0)
 
 
 def pads_with_zeros(op: Op) -> bool:

@@ -99,6 +99,15 @@ class Contraction(LayerHandler):
             )
         ]
 
+    def macs(self, op: Op) -> int:
+        """The products that are summed; 0 where its equation is not understood."""
+        if op.kwargs or not all(hasattr(x, "shape") for x in op.args):
+            return 0
+        equation = self.equation(op)
+        if equation is None:
+            return 0
+        return equation.multiplications([x.shape for x in op.args], op.outputs[0].shape)
+
     def _sizes(self, op: Op) -> dict[str, int]:
         equation = self.equation(op)
         sizes = equation.sizes([x.shape for x in op.args], op.outputs[0].shape)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
-from keras_sbp.graph.handlers.common import channel_axis
+from keras_sbp.graph.handlers.common import channel_axis, positions
 from keras_sbp.graph.handlers.grouped import GroupedConv
 from keras_sbp.graph.handlers.linear import Linear
+from keras_sbp.graph.linear_map import LinearMap
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs
@@ -63,6 +66,22 @@ class Conv(LayerHandler):
         """A narrower layer."""
         return self._handler(op).rebuild(op, inputs, needed, build)
 
+    def macs(self, op: Op) -> int:
+        """The kernel at every position."""
+        return _PLAIN.macs(op)
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """The weights of each filter."""
+        return _PLAIN.kernel_rows(op, axis)
+
+    def linear_map(self, op: Op) -> LinearMap | None:
+        """At every position, what the kernel sees; none where it sees one group only."""
+        layer = op.operation
+        if layer.groups > 1:
+            return None
+        bias = layer.bias if layer.use_bias else None
+        return ConvolutionMap(layer.kernel, bias, channel_axis(op), layer)
+
 
 @handles(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 class ConvTranspose(PlainConv):
@@ -79,8 +98,66 @@ class ConvTranspose(PlainConv):
         """Only where every output position sees the one input position and the one tap."""
         return max(op.operation.kernel_size) == max(op.operation.strides) == 1
 
-    def macs_per_input(self, op: Op, outputs: np.ndarray) -> float:
+    def positions(self, op: Op) -> int:
         """The kernel is applied at every position of the input."""
-        shape, axis = op.inputs[0].shape, self.axis(op)
-        positions = math.prod(n or 1 for a, n in enumerate(shape) if a not in (0, axis))
-        return positions * math.prod(op.operation.kernel_size) * outputs.sum()
+        return positions(op, op.inputs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class ConvolutionMap(LinearMap):
+    """A convolution: a row is what its kernel sees at one position.
+
+    Attributes:
+        layer: the convolution.
+    """
+
+    layer: keras.layers.Layer
+
+    def count_rows(self, shape: tuple[int, ...]) -> int:
+        """One for each output position of each example."""
+        if self.feature_axis == 1:
+            shape = (shape[0], *shape[2:], shape[1])
+        return shape[0] * math.prod(self._positions(shape))
+
+    def take_rows(self, x: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """What the kernel sees at these positions, zeros beyond the borders."""
+        if self.feature_axis == 1:
+            x = np.moveaxis(x, 1, -1)
+        layer, rank = self.layer, x.ndim - 2
+        example, *position = np.unravel_index(which, (len(x), *self._positions(x.shape)))
+        x = np.pad(x, [(0, 0), *self._padding(x.shape), (0, 0)])
+        index = [example.reshape(-1, *[1] * rank)]
+        for axis in range(rank):
+            taps = np.arange(layer.kernel_size[axis]) * layer.dilation_rate[axis]
+            starts = position[axis] * layer.strides[axis]
+            along = [1] * rank
+            along[axis] = -1
+            index.append(starts.reshape(-1, *[1] * rank) + taps.reshape(along))
+        return x[tuple(index)].reshape(len(which), -1)
+
+    def _reach(self) -> list[int]:
+        """How far the kernel reaches along each axis."""
+        sizes = zip(self.layer.kernel_size, self.layer.dilation_rate, strict=True)
+        return [(size - 1) * dilation + 1 for size, dilation in sizes]
+
+    def _positions(self, shape: tuple[int, ...]) -> list[int]:
+        """How many output positions there are along each axis."""
+        strides = self.layer.strides
+        if self.layer.padding in ("same", "causal"):
+            return [-(-n // stride) for n, stride in zip(shape[1:-1], strides, strict=True)]
+        sizes = zip(shape[1:-1], self._reach(), strides, strict=True)
+        return [(n - reach) // stride + 1 for n, reach, stride in sizes]
+
+    def _padding(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+        if self.layer.padding == "causal":
+            return [(self._reach()[0] - 1, 0)]
+        if self.layer.padding == "valid":
+            return [(0, 0)] * (len(shape) - 2)
+        padding = []
+        sizes = zip(
+            shape[1:-1], self._positions(shape), self._reach(), self.layer.strides, strict=True
+        )
+        for n, count, reach, stride in sizes:
+            missing = max((count - 1) * stride + reach - n, 0)
+            padding.append((missing // 2, missing - missing // 2))
+        return padding

@@ -16,6 +16,7 @@ from keras_sbp.graph.handlers.common import (
     channel_axis,
     numpy_weight,
     pads_with_zeros,
+    positions,
 )
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
@@ -72,6 +73,10 @@ class DepthwiseConv(LayerHandler):
                 layer.bias.assign(_bias(op)[outputs])
         rescale = {} if op.shared else _rescale(layer, axis, outputs)
         return [build.slim(op.outputs[0], tensor, carried={axis: outputs}, rescale=rescale)]
+
+    def macs(self, op: Op) -> int:
+        """The kernel at every position."""
+        return math.prod(op.operation.kernel.shape) * positions(op, op.outputs[0])
 
 
 def _kernel(op: Op) -> np.ndarray:

@@ -11,11 +11,12 @@ from keras import layers
 
 from keras_sbp.graph.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.equation import laid_onto, spread
+from keras_sbp.graph.equation import laid_onto, parse, spread
 from keras_sbp.graph.handler import LayerHandler, handles
 from keras_sbp.graph.handlers.bias_axis import misplaced
-from keras_sbp.graph.handlers.common import at_least_one, numpy_weight
+from keras_sbp.graph.handlers.common import at_least_one, numpy_weight, rows_by
 from keras_sbp.graph.handlers.einsum_roles import Roles, equation_of, sizes_of
+from keras_sbp.graph.shapes import Shape, combined
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept, tidy
@@ -138,6 +139,49 @@ class EinsumDense(LayerHandler):
         scale = {moved[axis]: s for axis, s in slim.scale.items() if axis in moved}
         rescale = {} if op.shared else _rescale(layer, roles, keeps, bias_letters)
         return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale, rescale=rescale)]
+
+    def macs(self, op: Op) -> int:
+        """The products that are summed; 0 where its equation is not understood."""
+        shapes = op.inputs[0].shape, tuple(op.operation.kernel.shape)
+        equation = parse(op.operation.equation, [len(shape) for shape in shapes])
+        return equation.multiplications(shapes, op.outputs[0].shape) if equation else 0
+
+    def unit_axes(self, op: Op) -> list[int]:
+        """The axes that the kernel gives the output."""
+        if equation_of(op) is None:
+            return super().unit_axes(op)
+        roles = Roles.of(op)
+        return sorted(roles.output.index(letter) for letter in roles.free)
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """The weights of each unit along an axis that the kernel gives the output."""
+        if equation_of(op) is None:
+            return None
+        roles = Roles.of(op)
+        return rows_by(op.operation.kernel, roles.kernel.index(roles.output[axis]))
+
+    def output_shapes(self, op: Op) -> list[Shape]:
+        """By the letters of its equation, of which Keras forgets some."""
+        recorded = [tensor.shape for tensor in op.outputs]
+        if not any(None in shape[1:] for shape in recorded):
+            return recorded
+        return combined(recorded, [_shape_by_letters(op)])
+
+
+def _shape_by_letters(op: Op) -> Shape:
+    layer, shape = op.operation, op.inputs[0].shape
+    operands, output = layer.equation.replace(" ", "").split("->")
+    inputs, kernel = operands.split(",")
+    free = [str(i) for i in range(len(shape) - len(inputs.replace("...", "")))]
+    sizes = dict(zip(_letters(kernel, []), layer.kernel.shape, strict=True))
+    sizes |= dict(zip(_letters(inputs, free), shape, strict=True))
+    return tuple(sizes[letter] for letter in _letters(output, free))
+
+
+def _letters(term: str, free: list[str]) -> list[str]:
+    """The letters of one term; those in `free` stand for an ellipsis."""
+    before, dots, after = term.partition("...")
+    return [*before, *(free if dots else []), *after]
 
 
 def _wanted(op: Op, needed: Needs) -> Needs:

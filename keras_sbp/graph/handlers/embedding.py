@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, handles
-from keras_sbp.graph.handlers.common import constant_slices, numpy_weight
+from keras_sbp.graph.handlers.common import constant_slices, numpy_weight, rows_by
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept, tidy
@@ -54,3 +54,7 @@ class Embedding(LayerHandler):
                 rescale={} if op.shared else {last: rescale},
             )
         ]
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """The columns of the table."""
+        return rows_by(op.operation.embeddings, -1)

@@ -64,6 +64,10 @@ class LayerNormalization(LayerHandler):
         rescale = {} if op.shared or layer.gamma is None else _rescale(op, layer)
         return [build.slim(op.outputs[0], tensor, carried=slim.carried, rescale=rescale)]
 
+    def unit_axes(self, op: Op) -> list[int]:
+        """None: its weights weigh units that others make."""
+        return []
+
 
 def _axes(op: Op) -> list[int]:
     return [axis % op.inputs[0].rank for axis in op.operation.axis]

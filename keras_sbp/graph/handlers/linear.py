@@ -16,7 +16,10 @@ from keras_sbp.graph.handlers.common import (
     bias_of,
     numpy_weight,
     pads_with_zeros,
+    positions,
+    rows_by,
 )
+from keras_sbp.graph.linear_map import LinearMap
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, kept, tidy
@@ -39,11 +42,21 @@ class Linear(LayerHandler):
         """Tells whether a constant input adds the same number at every output position."""
         return not pads_with_zeros(op)
 
+    def macs(self, op: Op) -> int:
+        """The kernel at every position."""
+        return math.prod(op.operation.kernel.shape) * self.positions(op)
+
     def macs_per_input(self, op: Op, outputs: np.ndarray) -> float:
         """Multiply-accumulates per example that one input unit costs."""
-        shape, size = op.outputs[0].shape, op.outputs[0].shape[self.axis(op)]
-        positions = math.prod(n or 1 for n in shape[1:]) / size
-        return positions * math.prod(op.operation.kernel.shape[:-2]) * outputs.sum()
+        return self.positions(op) * math.prod(op.operation.kernel.shape[:-2]) * outputs.sum()
+
+    def positions(self, op: Op) -> int:
+        """The number of positions at which the kernel is applied."""
+        return positions(op, op.outputs[0])
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """The weights of each output, at all taps and from all inputs."""
+        return rows_by(self.arrange(numpy_weight(op.operation.kernel)), -1)
 
     def refuses(self, op: Op) -> str | None:
         """Refuses layers as activations: they may have weights of their own."""
@@ -148,6 +161,11 @@ class Dense(Linear):
     """Input features and output units are pruned; constants go into the bias. Positions pass,
     where the input has more axes than one. Opaque when its activation is a layer.
     """
+
+    def linear_map(self, op: Op) -> LinearMap:
+        """At every position, the features."""
+        layer = op.operation
+        return LinearMap(layer.kernel, layer.bias if layer.use_bias else None, self.axis(op))
 
 
 def _nonzero(kernel: np.ndarray) -> np.ndarray:

@@ -58,6 +58,11 @@ class BatchNormalization(LayerHandler):
         rescale = {} if op.shared else _rescale(layer, axis, slim.carries(axis))
         return [build.slim(op.outputs[0], tensor, carried=slim.carried, rescale=rescale)]
 
+    def normalization_scale(self, op: Op) -> np.ndarray | None:
+        """Gamma, where there is one."""
+        layer = op.operation
+        return numpy_weight(layer.gamma).astype(np.float64) if layer.scale else None
+
 
 def _axis(op: Op) -> int:
     axis = op.operation.axis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from keras_sbp.graph.activations import is_elementwise
 from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.slim import Slim
+from keras_sbp.graph.trace import Op
 
 # What is known to run as its class says; any other cell may compute something else.
 CELLS: dict[type, tuple[type, ...]] = {
@@ -44,10 +46,40 @@ def why_not(layer: Any) -> str | None:
     return None
 
 
+def directions(layer: Any) -> list[Any]:
+    """Returns the recurrent layers of a `Bidirectional`, or a recurrent layer itself."""
+    if isinstance(layer, layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer]
+
+
+def repetitions(op: Op) -> int:
+    """Returns how often per example a recurrent layer applies its kernels.
+
+    Once at every step; a convolutional one at every position too. Unknown sizes count as 1.
+    """
+    steps = op.inputs[0].shape[1] or 1
+    cell = getattr(directions(op.operation)[0], "cell", None)
+    rank = getattr(cell, "rank", 0)
+    first = getattr(cell, "data_format", "channels_last") == "channels_first"
+    shape = op.outputs[0].shape
+    sizes = shape[len(shape) - rank :] if first else shape[len(shape) - 1 - rank : -1]
+    return steps * math.prod(n or 1 for n in sizes)
+
+
+def all_kernels(layer: Any) -> list[keras.Variable]:
+    """Returns all kernels of a recurrent layer; of cells that are not Keras's own, none."""
+    cells = [each.cell for each in directions(layer) if hasattr(each, "cell")]
+    single = [part for cell in cells for part in getattr(cell, "cells", [cell])]
+    names = ("kernel", "recurrent_kernel")
+    return [getattr(cell, name) for cell in single for name in names if hasattr(cell, name)]
+
+
 def unit_axis(layer: Any, rank: int) -> int:
     """Returns the axis of units (or channels) in a sequence or state of this rank."""
-    first = getattr(layer.cell, "data_format", "channels_last") == "channels_first"
-    return rank - 1 - (layer.cell.rank if first else 0)
+    cell = getattr(layer, "cell", None)
+    first = getattr(cell, "data_format", "channels_last") == "channels_first"
+    return rank - 1 - (cell.rank if first else 0)
 
 
 @dataclass(frozen=True, eq=False)

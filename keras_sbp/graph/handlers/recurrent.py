@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 from keras import layers
@@ -13,10 +15,18 @@ from keras_sbp.graph.handlers.common import (
     at_least_one,
     further_tensors,
 )
-from keras_sbp.graph.handlers.recurrence import Recurrence, closed, serialised, unit_axis, why_not
+from keras_sbp.graph.handlers.recurrence import (
+    Recurrence,
+    all_kernels,
+    closed,
+    directions,
+    repetitions,
+    serialised,
+    unit_axis,
+    why_not,
+)
 from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.slim import Slim
-from keras_sbp.graph.time_steps import directions, repetitions
 from keras_sbp.graph.trace import Op, Tensor
 from keras_sbp.graph.units import Known, Needs, constants, kept
 
@@ -81,6 +91,26 @@ class Recurrent(LayerHandler):
             build.slim(source, tensor, carried=_carried(recurrences, source, units))
             for source, tensor in zip(op.outputs, tensors, strict=True)
         ]
+
+    def macs(self, op: Op) -> int:
+        """All kernels, at every step."""
+        return sum(math.prod(each.shape) for each in all_kernels(op.operation)) * repetitions(op)
+
+    def unit_axes(self, op: Op) -> list[int]:
+        """The axis of the hidden units."""
+        layer, rank = directions(op.operation)[0], op.outputs[0].rank
+        return [unit_axis(layer, rank)] if super().unit_axes(op) else []
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """The weights from the input to each hidden unit, those of both directions together."""
+        if any(why_not(layer) for layer in directions(op.operation)):
+            return None
+        recurrences = _recurrences(op)
+        rows = [np.moveaxis(each.kernel, -1, 0).reshape(each.units, -1) for each in recurrences]
+        if any(len(each) != len(rows[0]) for each in rows):
+            return None
+        side_by_side = op.outputs[0].shape[axis] > len(rows[0])
+        return np.concatenate(rows, axis=0 if side_by_side else 1)
 
 
 @handles(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)

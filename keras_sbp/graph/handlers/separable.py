@@ -16,6 +16,8 @@ from keras_sbp.graph.handlers.common import (
     channel_axis,
     numpy_weight,
     pads_with_zeros,
+    positions,
+    rows_by,
 )
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
@@ -94,6 +96,15 @@ class SeparableConv(LayerHandler):
                 rescale={axis: rescale} if can_rescale else {},
             )
         ]
+
+    def macs(self, op: Op) -> int:
+        """Both kernels at every position."""
+        kernels = op.operation.depthwise_kernel, op.operation.pointwise_kernel
+        return sum(math.prod(each.shape) for each in kernels) * positions(op, op.outputs[0])
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """The weights of each filter in the second half."""
+        return rows_by(op.operation.pointwise_kernel, -1)
 
 
 def _kernels(op: Op) -> tuple[np.ndarray, np.ndarray]:

@@ -54,6 +54,10 @@ class SquareNorm(LayerHandler):
         tensor, rescale = self.rebuild_layer(op, slim, build)
         return [build.slim(op.outputs[0], tensor, carried=slim.carried, rescale=rescale)]
 
+    def unit_axes(self, op: Op) -> list[int]:
+        """None: its weights weigh units that others make."""
+        return []
+
 
 @handles(layers.UnitNormalization)
 class UnitNormalization(SquareNorm):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
-from keras_sbp.graph import keras_internals
+from keras_sbp.graph import facts, keras_internals
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, find_handler, handles
 from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK
 from keras_sbp.graph.slim import Slim
-from keras_sbp.graph.time_steps import inner_call
-from keras_sbp.graph.trace import Op
+from keras_sbp.graph.trace import Op, Tensor
 from keras_sbp.graph.unfold import input_dtype
 from keras_sbp.graph.units import Known, Needs
 
@@ -79,6 +79,29 @@ class TimeDistributed(LayerHandler):
                 rescale=_with_time(result.rescale),
             )
         ]
+
+    def macs(self, op: Op) -> int:
+        """Those of the layer inside, at every step."""
+        return (op.inputs[0].shape[1] or 1) * facts.macs(inner_call(op))
+
+    def unit_axes(self, op: Op) -> list[int]:
+        """Those of the layer inside."""
+        return [axis + 1 for axis in facts.unit_axes(inner_call(op))]
+
+    def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
+        """Those of the layer inside."""
+        return facts.kernel_rows(inner_call(op), axis - 1)
+
+
+def inner_call(op: Op) -> Op:
+    """Returns what a `TimeDistributed` does at one time step, as a call of the inner layer."""
+    inputs = tuple(_without_time(tensor) for tensor in op.inputs)
+    outputs = [_without_time(tensor) for tensor in op.outputs]
+    return Op(op.operation.layer, inputs, {}, outputs, shared=op.shared)
+
+
+def _without_time(tensor: Tensor) -> Tensor:
+    return Tensor((tensor.shape[0], *tensor.shape[2:]), tensor.dtype)
 
 
 def _one_step(op: Op, inner: Op, slim: Slim) -> Slim:

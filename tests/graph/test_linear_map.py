@@ -10,8 +10,7 @@ import pytest
 from keras import Input, Model, layers
 
 from keras_sbp.graph import trace
-from keras_sbp.graph.registry import stock_class
-from keras_sbp.pruning.rows import LINEAR, count_rows, matrix, take_rows
+from keras_sbp.graph.facts import linear_map
 
 
 def convolutions():
@@ -47,13 +46,13 @@ CASES = [
 def test_rows_times_matrix(layer, shape) -> None:
     x = Input(shape)
     [op] = trace(Model(x, layer(x))).ops
-    assert stock_class(op.operation) in LINEAR
+    linear = linear_map(op)
     data = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     expected = keras.ops.convert_to_numpy(layer(data))
     if getattr(layer, "data_format", "") == "channels_first":
         expected = np.moveaxis(expected, 1, -1)
     expected = expected.reshape(-1, expected.shape[-1])
-    assert count_rows(op, data.shape) == len(expected)
+    assert linear.count_rows(data.shape) == len(expected)
     which = np.random.default_rng(1).permutation(len(expected))[:20]
-    rows = take_rows(op, data, which)
-    np.testing.assert_allclose(rows @ matrix(layer.kernel), expected[which], atol=1e-5)
+    rows = linear.take_rows(data, which)
+    np.testing.assert_allclose(rows @ linear.matrix, expected[which], atol=1e-5)
