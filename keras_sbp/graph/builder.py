@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.copying import copied
-from keras_sbp.graph.handler import stock_class
+from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op, Tensor
 from keras_sbp.graph.units import Known, Needs, kept

@@ -5,35 +5,21 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
 from keras_sbp.graph import keras_internals
+from keras_sbp.graph.builder import Builder
+from keras_sbp.graph.linear_map import LinearMap
 from keras_sbp.graph.program import Constant, Scale
 from keras_sbp.graph.registry import handler_of, register, registered_classes, stock_class
 from keras_sbp.graph.shapes import Shape, completed
+from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Cast, Op
 from keras_sbp.graph.unfold import trains_by_default
 from keras_sbp.graph.units import Known, Needs
-
-if TYPE_CHECKING:
-    from keras_sbp.graph.builder import Builder
-    from keras_sbp.graph.linear_map import LinearMap
-    from keras_sbp.graph.slim import Slim
-
-__all__ = [
-    "OPAQUE",
-    "LayerHandler",
-    "Opaque",
-    "find_handler",
-    "handles",
-    "kind",
-    "register_handler",
-    "registered_classes",
-    "stock_class",
-]
 
 
 class LayerHandler(abc.ABC):
@@ -186,9 +172,6 @@ def register_handler(*classes: type, replace: bool = False) -> Callable[[Handler
         return handler
 
     return decorate
-
-
-handles = register_handler
 
 
 def _check_classes(classes: tuple[type, ...], replace: bool) -> None:

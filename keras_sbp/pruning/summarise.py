@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, find_gates, macs, read
+from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.keras_internals import input_layer
 from keras_sbp.graph.program import Constant
 from keras_sbp.graph.units import kept

@@ -5,9 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
-from keras_sbp.graph.handler import registered_classes
 from keras_sbp.graph.program import Cast, Constant, Scale
-from keras_sbp.graph.registry import handler_of
+from keras_sbp.graph.registry import handler_of, registered_classes
 from tests.graph.contract_cases import CASES, TableContract
 
 # Not calls of Keras: a cast, a constant, a gate's decision. Gates are in other cases' networks.

@@ -8,8 +8,9 @@ import pytest
 
 import keras_sbp
 from keras_sbp.graph import registry
-from keras_sbp.graph.handler import find_handler, registered_classes
+from keras_sbp.graph.handler import find_handler
 from keras_sbp.graph.keras_internals import numpy_ops
+from keras_sbp.graph.registry import registered_classes
 from keras_sbp.graph.trace import trace
 from keras_sbp.handlers import LayerHandler, UnitWise, register_handler
 

@@ -279,7 +279,7 @@ def test_user_handler_is_enough() -> None:
         def call(self, x):
             return keras.ops.multiply(x, 2.0)
 
-    @keras_sbp.graph.handler.handles(Twice)
+    @keras_sbp.register_handler(Twice)
     class TwiceHandler(keras_sbp.graph.handlers.unitwise.UnitWise):
         def function(self, op):
             return op.operation.call

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import at_least_one
 from keras_sbp.graph.handlers.written_attention import (
     attend,
@@ -27,7 +27,7 @@ from keras_sbp.graph.units import Known, Needs, constants, tidy
 ROWS, HEADS, WIDTH = 1, 2, 3
 
 
-@handles(keras_internals.nn_ops.DotProductAttention)
+@register_handler(keras_internals.nn_ops.DotProductAttention)
 class DotProductAttention(LayerHandler):
     """Heads go from query, key and value together; a key head shared by several query heads goes
     with the last of them. Width that is 0 in query or key goes from both, with the scale as it

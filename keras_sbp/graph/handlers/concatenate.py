@@ -7,13 +7,13 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, kept, tidy
 
 
-@handles(layers.Concatenate)
+@register_handler(layers.Concatenate)
 class Concatenate(LayerHandler):
     """Units, constants and scales pass, side by side; operands without any needed unit vanish.
     Opaque when it joins along the batch, or an axis of unknown size.

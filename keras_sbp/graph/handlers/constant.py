@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.program import Constant
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, tidy
 
 
-@handles(Constant)
+@register_handler(Constant)
 class ConstantTensor(LayerHandler):
     """Units that are the same number everywhere go into the weights of the readers."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.equation import Equation, matmul_equation, parse
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import at_least_one
 from keras_sbp.graph.program import is_tensor
 from keras_sbp.graph.slim import Rescale, Slim
@@ -126,7 +126,7 @@ class Contraction(LayerHandler):
         return zeros
 
 
-@handles(keras_internals.numpy_ops.Einsum)
+@register_handler(keras_internals.numpy_ops.Einsum)
 class Einsum(Contraction):
     """Units pass along axes of the result; what is 0 in one operand goes from the sums of all.
     Opaque when its equation is implicit, takes a diagonal, or moves the batch axis.
@@ -141,7 +141,7 @@ class Einsum(Contraction):
         return keras.ops.einsum(op.operation.subscripts, *operands)
 
 
-@handles(keras_internals.numpy_ops.Matmul)
+@register_handler(keras_internals.numpy_ops.Matmul)
 class Matmul(Contraction):
     """Units pass along axes of the result; what is 0 in one operand goes from the sums of both."""
 

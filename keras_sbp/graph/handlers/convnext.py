@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.handlers.unitwise import MultiplicativeNoise
 from keras_sbp.graph.slim import Slim
@@ -14,12 +14,12 @@ from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
 
-@handles(keras_internals.StochasticDepth)
+@register_handler(keras_internals.StochasticDepth)
 class StochasticDepth(MultiplicativeNoise):
     """The identity at inference: units, constants and scales pass."""
 
 
-@handles(keras_internals.LayerScale)
+@register_handler(keras_internals.LayerScale)
 class LayerScale(LayerHandler):
     """Its weights are pruned with the channels. Units pass, and constants along the last axis; a
     channel whose weight is 0 becomes 0. Opaque when it repeats channels.

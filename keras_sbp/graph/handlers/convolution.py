@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import channel_axis, positions
 from keras_sbp.graph.handlers.grouped import GroupedConv
 from keras_sbp.graph.handlers.linear import Linear
@@ -37,7 +37,7 @@ class PlainConv(Linear):
 _PLAIN, _GROUPED = PlainConv(), GroupedConv()
 
 
-@handles(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+@register_handler(layers.Conv1D, layers.Conv2D, layers.Conv3D)
 class Conv(LayerHandler):
     """Input channels and filters are pruned, constants go into the bias. Zero-padded, a kernel
     larger than 1 lets only removed units that are exactly 0 go. With `groups` > 1, whole groups
@@ -83,7 +83,7 @@ class Conv(LayerHandler):
         return ConvolutionMap(layer.kernel, bias, channel_axis(op), layer)
 
 
-@handles(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+@register_handler(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 class ConvTranspose(PlainConv):
     """Input channels that are exactly 0 and filters are pruned; other constants stay, since the
     positions of the output see different parts of the kernel. Opaque when its activation is a

@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_sbp.graph.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import (
     bias_of,
     channel_axis,
@@ -23,7 +23,7 @@ from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
 
-@handles(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@register_handler(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 class DepthwiseConv(LayerHandler):
     """A channel goes with all outputs that `depth_multiplier` gives it; constants pass where
     nothing is padded. Opaque when its activation does not act on each unit alone.

@@ -9,14 +9,14 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import at_least_one
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constant_everywhere, constants, tidy
 
 
-@handles(layers.Dot)
+@register_handler(layers.Dot)
 class Dot(LayerHandler):
     """Units along the axis that is summed over go where one operand is exactly 0 (with
     `normalize`, where both are). Units along other axes pass, and of constants only 0.

@@ -12,7 +12,7 @@ from keras import layers
 from keras_sbp.graph.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.equation import laid_onto, parse, spread
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.bias_axis import misplaced
 from keras_sbp.graph.handlers.common import at_least_one, numpy_weight, rows_by
 from keras_sbp.graph.handlers.einsum_roles import Roles, equation_of, sizes_of
@@ -22,7 +22,7 @@ from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept, tidy
 
 
-@handles(layers.EinsumDense)
+@register_handler(layers.EinsumDense)
 class EinsumDense(LayerHandler):
     """Every axis that the kernel shares with the input or the output is pruned, so attention loses
     whole heads and parts of its widths; constants go into the bias. Other axes pass. Opaque when

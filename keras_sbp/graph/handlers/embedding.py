@@ -6,14 +6,14 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import constant_slices, numpy_weight, rows_by
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept, tidy
 
 
-@handles(layers.Embedding)
+@register_handler(layers.Embedding)
 class Embedding(LayerHandler):
     """Columns of the table are pruned, its rows stay. Positions pass. With `mask_zero`, whatever
     reads the output is opaque, so all columns stay.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, Opaque, handles
+from keras_sbp.graph.handler import LayerHandler, Opaque, register_handler
 from keras_sbp.graph.program import Scale
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
@@ -14,7 +14,7 @@ from keras_sbp.graph.units import Known, Needs, constant_everywhere, tidy
 from keras_sbp.layers import SBPLayer
 
 
-@handles(SBPLayer)
+@register_handler(SBPLayer)
 class GateThatStays(Opaque):
     """Units pass, and 0 stays 0; the gate's own decision is not asked for."""
 
@@ -29,7 +29,7 @@ class GateThatStays(Opaque):
         return [needed[0]]
 
 
-@handles(Scale)
+@register_handler(Scale)
 class Gate(LayerHandler):
     """Leaves nothing in the new network: its numbers go into the weights around it."""
 

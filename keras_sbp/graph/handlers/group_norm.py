@@ -7,14 +7,14 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
 
-@handles(layers.GroupNormalization)
+@register_handler(layers.GroupNormalization)
 class GroupNormalization(LayerHandler):
     """Whole groups are pruned, so single channels where every channel is a group; all positions
     are needed. A group that is exactly 0, and a channel whose gamma is 0, become the constant

@@ -7,14 +7,14 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import constant_slices, numpy_weight
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, tidy
 
 
-@handles(layers.LayerNormalization)
+@register_handler(layers.LayerNormalization)
 class LayerNormalization(LayerHandler):
     """Along the axes that it normalises every unit is needed, since mean and deviation depend on
     all; a unit whose gamma is 0 becomes the constant beta. Units along other axes pass. Opaque

@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_sbp.graph.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import (
     at_least_one,
     bias_of,
@@ -156,7 +156,7 @@ class Linear(LayerHandler):
         return {axis: rescale} if is_homogeneous(layer.activation) else {}
 
 
-@handles(layers.Dense)
+@register_handler(layers.Dense)
 class Dense(Linear):
     """Input features and output units are pruned; constants go into the bias. Positions pass,
     where the input has more axes than one. Opaque when its activation is a layer.

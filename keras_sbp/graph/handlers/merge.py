@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.broadcasting import Operand, align_operands
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
@@ -69,7 +69,7 @@ class Merge(LayerHandler):
         ]
 
 
-@handles(layers.Maximum)
+@register_handler(layers.Maximum)
 class Maximum(Merge):
     """A unit stays while it is needed of the result; constants pass."""
 
@@ -78,7 +78,7 @@ class Maximum(Merge):
         return np.maximum.reduce(constants)
 
 
-@handles(layers.Minimum)
+@register_handler(layers.Minimum)
 class Minimum(Merge):
     """A unit stays while it is needed of the result; constants pass."""
 
@@ -146,7 +146,7 @@ class FoldingMerge(Merge):
         return 0, set()
 
 
-@handles(layers.Add)
+@register_handler(layers.Add)
 class Add(FoldingMerge):
     """A unit stays while it is needed of the result. Constants pass; operands that are wholly
     constant vanish.
@@ -163,7 +163,7 @@ class Add(FoldingMerge):
         return np.ones(size), np.add.reduce(list(constants.values()))
 
 
-@handles(layers.Subtract)
+@register_handler(layers.Subtract)
 class Subtract(FoldingMerge):
     """A unit stays while it is needed of the result. Constants pass; operands that are wholly
     constant vanish.
@@ -182,7 +182,7 @@ class Subtract(FoldingMerge):
         return np.ones(size), -constants[1]
 
 
-@handles(layers.Average)
+@register_handler(layers.Average)
 class Average(FoldingMerge):
     """A unit stays while it is needed of the result. Constants pass; operands that are wholly
     constant vanish.
@@ -201,7 +201,7 @@ class Average(FoldingMerge):
         return np.full(size, varying / count), np.add.reduce(list(constants.values())) / count
 
 
-@handles(layers.Multiply)
+@register_handler(layers.Multiply)
 class Multiply(FoldingMerge):
     """A unit stays while it is needed of the result; one that is 0 in one operand goes in all.
     Constants pass; operands that are wholly constant vanish.

@@ -7,14 +7,14 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK, numpy_weight
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
 
-@handles(layers.BatchNormalization)
+@register_handler(layers.BatchNormalization)
 class BatchNormalization(LayerHandler):
     """Channels are pruned, with their four vectors. Units and constants pass. Opaque when it is
     called with a mask.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import stock_class
+from keras_sbp.graph.registry import stock_class
 from keras_sbp.graph.trace import Op, Tensor
 
 UNUSUAL_ARGUMENTS = "it is called with unusual arguments"

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_sbp.graph.activations import on_constants
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.operations import (
     UNUSUAL_ARGUMENTS,
     anew,
@@ -53,7 +53,7 @@ class UnaryOperation(UnitWise):
         return anew(op, build)(tensor)
 
 
-@handles(
+@register_handler(
     math_ops.Erf,
     math_ops.Erfc,
     math_ops.Erfinv,
@@ -111,7 +111,7 @@ class Smooth(UnaryOperation):
     """Units and constants pass."""
 
 
-@handles(
+@register_handler(
     core_ops.StopGradient,
     nn_ops.LeakyRelu,
     nn_ops.Relu,
@@ -129,7 +129,7 @@ class Homogeneous(UnaryOperation):
         return True
 
 
-@handles(activation_ops.ReLU)
+@register_handler(activation_ops.ReLU)
 class ReLU(UnaryOperation):
     """Units and constants pass; scales too, without `max_value` and `threshold`."""
 
@@ -138,7 +138,7 @@ class ReLU(UnaryOperation):
         return op.operation.max_value is None and not op.operation.threshold
 
 
-@handles(core_ops.Cast, core_ops.ConvertToTensor, core_ops.SaturateCast)
+@register_handler(core_ops.Cast, core_ops.ConvertToTensor, core_ops.SaturateCast)
 class Cast(UnaryOperation):
     """Units pass; from one floating-point type to another constants too, and scales where the
     range gets no smaller.
@@ -153,7 +153,7 @@ class Cast(UnaryOperation):
 _RANGE = {"float16": 0, "bfloat16": 1, "float32": 1, "float64": 2}
 
 
-@handles(
+@register_handler(
     numpy_ops.Ceil,
     numpy_ops.Floor,
     numpy_ops.Isfinite,
@@ -175,7 +175,7 @@ class Jumping(UnaryOperation):
         return [{}]
 
 
-@handles(nn_ops.LogSoftmax, nn_ops.Softmax)
+@register_handler(nn_ops.LogSoftmax, nn_ops.Softmax)
 class Softmax(LayerHandler):
     """Along its axis every unit is needed; units along other axes pass."""
 

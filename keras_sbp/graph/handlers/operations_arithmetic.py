@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import handles
+from keras_sbp.graph.handler import register_handler
 from keras_sbp.graph.handlers import merge
 from keras_sbp.graph.handlers.broadcasting import Operand
 from keras_sbp.graph.handlers.operations import UNUSUAL_ARGUMENTS, anew
@@ -78,7 +78,7 @@ class Elementwise(merge.Merge):
         return anew(op, build)(*arguments)
 
 
-@handles(
+@register_handler(
     numpy_ops.Arctan2,
     numpy_ops.Fmax,
     numpy_ops.Fmin,
@@ -92,7 +92,7 @@ class Continuous(Elementwise):
     """A unit stays while it is needed of the result; constants pass."""
 
 
-@handles(
+@register_handler(
     numpy_ops.DivideNoNan,
     numpy_ops.Equal,
     numpy_ops.FloorDivide,
@@ -120,17 +120,17 @@ class Jumping(Elementwise):
         return np.full_like(constants[0], np.nan)
 
 
-@handles(numpy_ops.Add)
+@register_handler(numpy_ops.Add)
 class Add(merge.Add, Elementwise):
     """Units and constants pass; tensors that are wholly constant vanish."""
 
 
-@handles(numpy_ops.Subtract)
+@register_handler(numpy_ops.Subtract)
 class Subtract(merge.Subtract, Elementwise):
     """Units and constants pass; tensors that are wholly constant vanish."""
 
 
-@handles(numpy_ops.Multiply)
+@register_handler(numpy_ops.Multiply)
 class Multiply(merge.Multiply, Elementwise):
     """Units and constants pass, and scales through a product with fixed numbers. A unit that is 0
     on one side goes on both; tensors that are wholly constant vanish.
@@ -141,7 +141,7 @@ class Multiply(merge.Multiply, Elementwise):
         return True
 
 
-@handles(numpy_ops.Divide, numpy_ops.TrueDivide)
+@register_handler(numpy_ops.Divide, numpy_ops.TrueDivide)
 class Divide(merge.FoldingMerge, Elementwise):
     """Units and constants pass, and scales through a division by fixed numbers. A divisor that is
     wholly constant vanishes.
@@ -170,12 +170,12 @@ class Extreme(Elementwise):
         return not any(o.array.any() for o in self.operands(op) if o.array is not None)
 
 
-@handles(numpy_ops.Maximum)
+@register_handler(numpy_ops.Maximum)
 class Maximum(merge.Maximum, Extreme):
     """Units and constants pass, and scales where a tensor is compared with 0."""
 
 
-@handles(numpy_ops.Minimum)
+@register_handler(numpy_ops.Minimum)
 class Minimum(merge.Minimum, Extreme):
     """Units and constants pass, and scales where a tensor is compared with 0."""
 

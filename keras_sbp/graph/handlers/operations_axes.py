@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import handles
+from keras_sbp.graph.handler import register_handler
 from keras_sbp.graph.handlers.operations import UNUSUAL_ARGUMENTS, anew, axes_of, reads_one_tensor
 from keras_sbp.graph.handlers.operations_views import Rearrange, View
 from keras_sbp.graph.handlers.reshape import Block, Regroup, match_last_axes, without_ones
@@ -25,7 +25,7 @@ _MOVES: dict[type, Callable[[Any, np.ndarray], np.ndarray]] = {
 }
 
 
-@handles(*_MOVES)
+@register_handler(*_MOVES)
 class Move(Rearrange):
     """Units, constants and scales pass, each along the axis that it moves to. Opaque when the batch
     axis moves.
@@ -42,7 +42,7 @@ class Move(Rearrange):
         return [anew(op, build)(slim.tensor)]
 
 
-@handles(numpy_ops.ExpandDims)
+@register_handler(numpy_ops.ExpandDims)
 class ExpandDims(Rearrange):
     """Units, constants and scales pass."""
 
@@ -57,7 +57,7 @@ class ExpandDims(Rearrange):
         return [anew(op, build)(slim.tensor)]
 
 
-@handles(numpy_ops.Squeeze)
+@register_handler(numpy_ops.Squeeze)
 class Squeeze(Rearrange):
     """Units, constants and scales pass."""
 
@@ -83,7 +83,7 @@ def _new_axes(op: Op) -> set[int]:
     return {each % op.outputs[0].rank for each in axes}
 
 
-@handles(numpy_ops.Reshape)
+@register_handler(numpy_ops.Reshape)
 class Reshape(Regroup):
     """Units pass through axes that merge, split or only move, and through the last axes where
     axes before them merge with the batch. The new shape shrinks.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers import concatenate
 from keras_sbp.graph.handlers.common import at_least_one
 from keras_sbp.graph.handlers.concatenate import agree
@@ -17,7 +17,7 @@ from keras_sbp.graph.trace import Op, Tensor
 from keras_sbp.graph.units import Known, Needs, kept, tidy, wholly_constant
 
 
-@handles(numpy_ops.Concatenate)
+@register_handler(numpy_ops.Concatenate)
 class Concatenate(concatenate.Concatenate):
     """Units, constants and scales pass, side by side; a tensor without any needed unit vanishes.
     Opaque when a constant is among the tensors, along the batch or an axis of unknown size.
@@ -32,7 +32,7 @@ class Concatenate(concatenate.Concatenate):
         return anew(op, build)(tensors)
 
 
-@handles(numpy_ops.Stack)
+@register_handler(numpy_ops.Stack)
 class Stack(LayerHandler):
     """Units pass where all tensors agree; a tensor that nobody needs vanishes. Opaque when a
     constant is among the tensors, or the new axis comes first.

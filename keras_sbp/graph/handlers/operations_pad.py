@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import at_least_one
 from keras_sbp.graph.handlers.operations import UNUSUAL_ARGUMENTS, anew
 from keras_sbp.graph.keras_internals import numpy_ops
@@ -14,7 +14,7 @@ from keras_sbp.graph.trace import Op, Tensor
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
 
-@handles(numpy_ops.Pad)
+@register_handler(numpy_ops.Pad)
 class Pad(LayerHandler):
     """Units pass, with constants that equal the padding, and with scales where that is 0; padding
     that nobody needs goes. In modes other than "constant" every unit of a padded axis is needed.

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import at_least_one
 from keras_sbp.graph.handlers.operations import UNUSUAL_ARGUMENTS, anew, axes_of, reads_one_tensor
 from keras_sbp.graph.keras_internals import numpy_ops
@@ -80,7 +80,7 @@ def _left(op: Op) -> dict[int, int]:
     return {axis: axis if keepdims else i for i, axis in enumerate(left) if axis > 0}
 
 
-@handles(numpy_ops.Mean)
+@register_handler(numpy_ops.Mean)
 class Mean(Reduction):
     """Units, constants and scales pass along the other axes."""
 
@@ -91,7 +91,7 @@ class Mean(Reduction):
         return constants.mean(-1)
 
 
-@handles(numpy_ops.Sum)
+@register_handler(numpy_ops.Sum)
 class Sum(Reduction):
     """Units, constants and scales pass along the other axes; along its own, units that are 0 go."""
 
@@ -109,7 +109,7 @@ class Sum(Reduction):
         return [needs]
 
 
-@handles(numpy_ops.Prod)
+@register_handler(numpy_ops.Prod)
 class Prod(Reduction):
     """Units and constants pass along the other axes."""
 
@@ -118,7 +118,7 @@ class Prod(Reduction):
         return constants.prod(-1) ** (np.nan if repeats is None else repeats)
 
 
-@handles(numpy_ops.Amax, numpy_ops.Max)
+@register_handler(numpy_ops.Amax, numpy_ops.Max)
 class Max(Reduction):
     """Units, constants and scales pass along the other axes."""
 
@@ -135,7 +135,7 @@ class Max(Reduction):
         return constants.max(-1)
 
 
-@handles(numpy_ops.Amin, numpy_ops.Min)
+@register_handler(numpy_ops.Amin, numpy_ops.Min)
 class Min(Max):
     """Units, constants and scales pass along the other axes."""
 
@@ -144,7 +144,7 @@ class Min(Max):
         return constants.min(-1)
 
 
-@handles(numpy_ops.Median)
+@register_handler(numpy_ops.Median)
 class Median(Reduction):
     """Units, constants and scales pass along the other axes."""
 
@@ -155,7 +155,7 @@ class Median(Reduction):
         return np.median(constants, -1)
 
 
-@handles(numpy_ops.Std)
+@register_handler(numpy_ops.Std)
 class Std(Reduction):
     """Units, constants and scales pass along the other axes."""
 
@@ -166,7 +166,7 @@ class Std(Reduction):
         return constants.std(-1)
 
 
-@handles(numpy_ops.Var)
+@register_handler(numpy_ops.Var)
 class Var(Reduction):
     """Units and constants pass along the other axes."""
 
@@ -175,7 +175,7 @@ class Var(Reduction):
         return constants.var(-1)
 
 
-@handles(
+@register_handler(
     numpy_ops.All,
     numpy_ops.Any,
     numpy_ops.Argmax,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import handles
+from keras_sbp.graph.handler import register_handler
 from keras_sbp.graph.handlers.operations import UNUSUAL_ARGUMENTS, anew, axes_of
 from keras_sbp.graph.handlers.operations_views import Rearrange, View
 from keras_sbp.graph.keras_internals import numpy_ops
@@ -19,7 +19,7 @@ from keras_sbp.graph.units import Known, Needs
 _ALL = slice(None)
 
 
-@handles(numpy_ops.GetItem)
+@register_handler(numpy_ops.GetItem)
 class GetItem(Rearrange):
     """Slices, positions, `None` and `...` are followed: what they leave out goes. Opaque when they
     select from the batch.
@@ -113,7 +113,7 @@ def _as_slice(positions: np.ndarray) -> slice | None:
     return slice(first, stop if stop >= 0 else None, step if step != 1 else None)
 
 
-@handles(numpy_ops.Take)
+@register_handler(numpy_ops.Take)
 class Take(Rearrange):
     """With constant positions along one axis: units that are not taken go. Opaque when the
     positions are computed, select from the batch or have several axes.
@@ -164,7 +164,7 @@ class Take(Rearrange):
         return op.operation.axis % op.inputs[0].rank
 
 
-@handles(numpy_ops.Flip)
+@register_handler(numpy_ops.Flip)
 class Flip(Rearrange):
     """Units, constants and scales pass. Opaque when it reverses the batch."""
 
@@ -186,7 +186,7 @@ class Flip(Rearrange):
         return [anew(op, build)(slim.tensor)]
 
 
-@handles(numpy_ops.Roll)
+@register_handler(numpy_ops.Roll)
 class Roll(Flip):
     """Units along other axes pass, with constants and scales; along its own every unit is needed.
     Opaque when it rolls the batch.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import handles
+from keras_sbp.graph.handler import register_handler
 from keras_sbp.graph.handlers.operations import anew
 from keras_sbp.graph.handlers.operations_views import Rearrange, View
 from keras_sbp.graph.keras_internals import core_ops, numpy_ops
@@ -16,7 +16,7 @@ from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 
 
-@handles(numpy_ops.ArraySplit, numpy_ops.Split)
+@register_handler(numpy_ops.ArraySplit, numpy_ops.Split)
 class Split(Rearrange):
     """Each unit goes to its piece, with constants and scales; a piece that nobody needs vanishes.
     Opaque when it cuts the batch, or an axis of unknown size.
@@ -54,7 +54,7 @@ class Split(Rearrange):
         return [next(left) if count else None for count in counts]
 
 
-@handles(core_ops.Unstack)
+@register_handler(core_ops.Unstack)
 class Unstack(Rearrange):
     """Each unit becomes a tensor, which vanishes where nobody needs it. Opaque along the batch, or
     an axis of unknown size.
@@ -80,7 +80,7 @@ class Unstack(Rearrange):
         return [next(left) if unit else None for unit in carried]
 
 
-@handles(numpy_ops.Tile)
+@register_handler(numpy_ops.Tile)
 class Tile(Rearrange):
     """A unit passes as often as it is repeated. Opaque when it repeats the batch, or adds axes."""
 
@@ -112,7 +112,7 @@ class Tile(Rearrange):
         return [1] * (op.inputs[0].rank - len(repeats)) + repeats
 
 
-@handles(numpy_ops.BroadcastTo)
+@register_handler(numpy_ops.BroadcastTo)
 class BroadcastTo(Rearrange):
     """Units, constants and scales pass along axes that keep their size. Opaque when the batch is
     repeated or axes are added.

@@ -7,14 +7,14 @@ from typing import Any
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import at_least_one
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept
 
 
-@handles(layers.Permute)
+@register_handler(layers.Permute)
 class Permute(LayerHandler):
     """Units, constants and scales pass, each along the axis that it moves to."""
 
@@ -48,7 +48,7 @@ def _moved(op: Op, by_axis: dict[int, Any]) -> dict[int, Any]:
     return {axis: by_axis[source] for axis, source in enumerate(sources) if source in by_axis}
 
 
-@handles(layers.RepeatVector)
+@register_handler(layers.RepeatVector)
 class RepeatVector(LayerHandler):
     """Features, constants and scales pass; repetitions that nobody needs are not made."""
 

@@ -6,14 +6,14 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import constant_slices, numpy_weight
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, tidy
 
 
-@handles(layers.PReLU)
+@register_handler(layers.PReLU)
 class PReLU(LayerHandler):
     """Its slopes are pruned with the units. Units and scales pass; a negative constant does where
     all slopes of the unit are equal.

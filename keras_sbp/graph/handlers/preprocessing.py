@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import numpy_weight
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
@@ -51,7 +51,7 @@ class FixedAffine(LayerHandler):
         return [build.slim(op.outputs[0], tensor, carried=slim.carried)]
 
 
-@handles(layers.Rescaling)
+@register_handler(layers.Rescaling)
 class Rescaling(FixedAffine):
     """Units and constants pass; numbers per feature are pruned with them. Opaque when its numbers
     follow another axis than the last, or `channels_first` is the default.
@@ -83,7 +83,7 @@ class Rescaling(FixedAffine):
         }
 
 
-@handles(layers.Normalization)
+@register_handler(layers.Normalization)
 class Normalization(FixedAffine):
     """Units and constants pass; moments per feature are pruned with them. Opaque when it was not
     adapted, or follows another axis than the last.

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import (
     CALLED_WITH_A_MASK,
     at_least_one,
@@ -113,7 +113,7 @@ class Recurrent(LayerHandler):
         return np.concatenate(rows, axis=0 if side_by_side else 1)
 
 
-@handles(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)
+@register_handler(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)
 class RecurrentLayer(Recurrent):
     """Input features are pruned; constants go into the bias. A hidden unit stays while it is
     needed, or read by one that stays. Opaque when stateful, given initial states or a mask, or
@@ -121,14 +121,14 @@ class RecurrentLayer(Recurrent):
     """
 
 
-@handles(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
+@register_handler(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
 class ConvLSTM(Recurrent):
     """Input channels and filters are pruned as in an LSTM; constants go into the bias unless
     zero-padded. Opaque when stateful, or given initial states or a mask.
     """
 
 
-@handles(layers.Bidirectional)
+@register_handler(layers.Bidirectional)
 class Bidirectional(Recurrent):
     """Pruned like the layer inside, with the same units in both directions. Opaque when that layer
     would be, or when the directions differ in width.

@@ -7,13 +7,13 @@ import numpy as np
 
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept
 
 
-@handles(keras_internals.numpy_ops.Repeat)
+@register_handler(keras_internals.numpy_ops.Repeat)
 class Repeat(LayerHandler):
     """A unit goes when none of its copies is needed. Opaque when it flattens, repeats the batch
     axis, or repeats an axis of unknown size.

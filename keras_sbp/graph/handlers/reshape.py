@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept, tidy
@@ -126,7 +126,7 @@ class Regroup(LayerHandler):
         return build.layer(op, target_shape=sizes[1:])(slim.tensor)
 
 
-@handles(layers.Reshape)
+@register_handler(layers.Reshape)
 class Reshape(Regroup):
     """Units and constants pass through axes that merge, split or only move; the target shape
     shrinks. Opaque when its axes cannot be matched, or several sizes are unknown.
@@ -139,7 +139,7 @@ class Reshape(Regroup):
         return super().refuses(op)
 
 
-@handles(layers.Flatten)
+@register_handler(layers.Flatten)
 class Flatten(Regroup):
     """Features pass one by one, with constants and scales: a removed channel is a block of them.
     Opaque when a size is unknown, unless there is one axis only.

@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_sbp.graph.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import (
     at_least_one,
     bias_of,
@@ -24,7 +24,7 @@ from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, kept, tidy
 
 
-@handles(layers.SeparableConv1D, layers.SeparableConv2D)
+@register_handler(layers.SeparableConv1D, layers.SeparableConv2D)
 class SeparableConv(LayerHandler):
     """Input channels, with the channels between its two halves that they own, and filters are
     pruned; constants go into the bias as in a convolution. Opaque when its activation does not

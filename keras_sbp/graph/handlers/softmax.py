@@ -8,13 +8,13 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, tidy
 
 
-@handles(layers.Softmax)
+@register_handler(layers.Softmax)
 class Softmax(LayerHandler):
     """Along its axes every unit is needed; units along other axes pass. Opaque when its axes
     include the batch, or its mask has other axes than its input.

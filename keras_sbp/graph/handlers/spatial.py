@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
@@ -61,7 +61,7 @@ class ChannelWise(LayerHandler):
         ]
 
 
-@handles(
+@register_handler(
     layers.MaxPooling1D,
     layers.MaxPooling2D,
     layers.MaxPooling3D,
@@ -94,7 +94,7 @@ class Pooling(ChannelWise):
         return CALLED_WITH_A_MASK if len(op.inputs) > 1 else None
 
 
-@handles(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
+@register_handler(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
 class ZeroPadding(ChannelWise):
     """Channels and scales pass; of constants only 0."""
 
@@ -103,7 +103,7 @@ class ZeroPadding(ChannelWise):
         return False
 
 
-@handles(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
+@register_handler(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 class UpSampling(ChannelWise):
     """Channels and scales pass; constants with nearest and bilinear interpolation, else only 0."""
 
@@ -112,7 +112,7 @@ class UpSampling(ChannelWise):
         return getattr(op.operation, "interpolation", "nearest") in ("nearest", "bilinear")
 
 
-@handles(layers.Resizing)
+@register_handler(layers.Resizing)
 class Resizing(ChannelWise):
     """Channels and scales pass; constants with nearest and bilinear interpolation, else only 0.
     Opaque when it pads to an aspect ratio, or reads anything but batches of images in floating

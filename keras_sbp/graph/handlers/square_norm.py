@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import at_least_one, constant_slices, numpy_weight
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
@@ -59,7 +59,7 @@ class SquareNorm(LayerHandler):
         return []
 
 
-@handles(layers.UnitNormalization)
+@register_handler(layers.UnitNormalization)
 class UnitNormalization(SquareNorm):
     """Units that are exactly 0 are pruned along the axes that it normalises; all others are
     needed there. Units along other axes pass. Opaque when it normalises over the batch.
@@ -72,7 +72,7 @@ class UnitNormalization(SquareNorm):
         return build.layer(op)(slim.tensor), {}
 
 
-@handles(layers.RMSNormalization)
+@register_handler(layers.RMSNormalization)
 class RMSNormalization(SquareNorm):
     """Units that are exactly 0 are pruned along the axes that it normalises, with a changed
     epsilon and scale; all others are needed there. Units along other axes pass. Opaque when the

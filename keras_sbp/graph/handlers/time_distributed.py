@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_sbp.graph import facts, keras_internals
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, find_handler, handles
+from keras_sbp.graph.handler import LayerHandler, find_handler, register_handler
 from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op, Tensor
@@ -18,7 +18,7 @@ from keras_sbp.graph.unfold import input_dtype
 from keras_sbp.graph.units import Known, Needs
 
 
-@handles(layers.TimeDistributed)
+@register_handler(layers.TimeDistributed)
 class TimeDistributed(LayerHandler):
     """What is pruned and what passes is as for the layer inside; all time steps are kept. Opaque
     when that layer would be, is a model, or has another dtype policy, or with a mask.

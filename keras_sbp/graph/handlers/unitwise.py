@@ -11,7 +11,7 @@ from keras import layers
 
 from keras_sbp.graph.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.graph.builder import Builder
-from keras_sbp.graph.handler import LayerHandler, handles
+from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Cast, Op
 from keras_sbp.graph.units import Known, Needs, tidy
@@ -61,7 +61,7 @@ class UnitWise(LayerHandler):
         ]
 
 
-@handles(layers.Activation)
+@register_handler(layers.Activation)
 class Activation(UnitWise):
     """Units and constants pass, scales through linear, ReLU and leaky ReLU. Opaque when the
     activation does not act on each unit alone, or is not a Keras function.
@@ -84,7 +84,7 @@ class Activation(UnitWise):
         return is_homogeneous(op.operation.activation)
 
 
-@handles(layers.ReLU, layers.LeakyReLU, layers.ELU)
+@register_handler(layers.ReLU, layers.LeakyReLU, layers.ELU)
 class ActivationLayer(UnitWise):
     """Units and constants pass; scales too through LeakyReLU, and through ReLU without `max_value`
     and `threshold`.
@@ -102,7 +102,7 @@ class ActivationLayer(UnitWise):
         return isinstance(layer, layers.LeakyReLU)
 
 
-@handles(
+@register_handler(
     layers.Dropout,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
@@ -122,7 +122,7 @@ class MultiplicativeNoise(UnitWise):
         return True
 
 
-@handles(layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization)
+@register_handler(layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization)
 class AdditiveNoise(UnitWise):
     """The identity at inference: units and constants pass. Scales do not, since what it does in
     training depends on the scale of its input.
@@ -137,7 +137,7 @@ class AdditiveNoise(UnitWise):
         return False
 
 
-@handles(Cast)
+@register_handler(Cast)
 class CastHandler(UnitWise):
     """The change of dtype at the border of a nested model."""
 
