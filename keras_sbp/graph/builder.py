@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,30 @@ class Builder:
                 config = keras_internals.config_of(old, stock, self.name(op.name)) | changes
                 self.new_layers[id(old)] = stock.from_config(config)
         return self.new_layers[id(old)]
+
+    def call(
+        self, op: Op, inputs: Any, weights: Mapping[str, np.ndarray], **changes: Any
+    ) -> tuple[keras.layers.Layer, Any]:
+        """Calls the op's layer, made anew as by `layer`, and gives it weights.
+
+        They are written at the first call of the layer; later ones have the same.
+
+        Args:
+            inputs: what to call it with.
+            weights: the new layer's attribute ("kernel", "cell.kernel") → the numbers that it
+                holds, in any shape of this size.
+            changes: config entries.
+
+        Returns:
+            The layer, and what it returns.
+        """
+        layer = self.layer(op, **changes)
+        is_new = not layer.built
+        results = layer(inputs)
+        for name, value in weights.items() if is_new else ():
+            variable = operator.attrgetter(name)(layer)
+            variable.assign(np.reshape(value, variable.shape))
+        return layer, results
 
     def repeat(self, op: Op, inputs: list[Slim]) -> list[Slim]:
         """Repeats a call unchanged, with a copy of the operation and of all its state."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sbp.graph.program import Tensor, tensors_in
+from keras_sbp.graph.slim import Rescale
 from keras_sbp.graph.trace import Op
 
 CALLED_WITH_A_MASK = "it is called with a mask"
@@ -19,6 +21,26 @@ def numpy_weight(variable: Any) -> np.ndarray:
     """Returns a weight as NumPy, in float32 at least."""
     value = keras.ops.convert_to_numpy(variable)
     return value.astype(np.float32) if value.dtype.itemsize < 4 else value
+
+
+def rescaling(layer: keras.layers.Layer, weights: Mapping[str, int], keep: np.ndarray) -> Rescale:
+    """Returns what multiplies a layer's output units, by changing its weights.
+
+    Args:
+        layer: the new layer, which has the units in `keep`.
+        weights: attribute → along which of its axes the units lie. The layer may lack some.
+        keep: which units of the original layer are left.
+    """
+
+    def rescale(factor: np.ndarray) -> None:
+        for name, axis in weights.items():
+            variable = getattr(layer, name)
+            if variable is not None:
+                shape = [1] * len(variable.shape)
+                shape[axis] = -1
+                variable.assign(numpy_weight(variable) * factor[keep].reshape(shape))
+
+    return rescale
 
 
 def further_tensors(op: Op) -> set[str]:

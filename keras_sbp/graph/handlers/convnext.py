@@ -7,7 +7,7 @@ import numpy as np
 from keras_sbp.graph import keras_internals
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, register_handler
-from keras_sbp.graph.handlers.common import numpy_weight
+from keras_sbp.graph.handlers.common import numpy_weight, rescaling
 from keras_sbp.graph.handlers.unitwise import MultiplicativeNoise
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
@@ -51,15 +51,9 @@ class LayerScale(LayerHandler):
         axis = op.inputs[0].rank - 1
         slim = build.settle(inputs[0]) if op.shared else inputs[0]
         carried = slim.carries(axis)
-        layer = build.layer(op, projection_dim=int(carried.sum()))
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            layer.gamma.assign((_gamma(op) * slim.scale_on(axis))[carried])
-
-        def rescale(factor: np.ndarray) -> None:
-            layer.gamma.assign(numpy_weight(layer.gamma) * factor[carried])
-
+        weights = {"gamma": (_gamma(op) * slim.scale_on(axis))[carried]}
+        layer, tensor = build.call(op, slim.tensor, weights, projection_dim=int(carried.sum()))
+        rescale = rescaling(layer, {"gamma": 0}, carried)
         others = {a: function for a, function in slim.rescale.items() if a != axis}
         return [
             build.slim(

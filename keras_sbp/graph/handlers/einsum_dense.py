@@ -120,19 +120,17 @@ class EinsumDense(LayerHandler):
         keeps = roles.keeps(slim, wanted)
         sizes = _output_sizes(op, roles, keeps)
         bias_letters = _bias_letters(op, roles, sizes, response)
-        layer = build.layer(
+        weights = {"kernel": _narrowed(roles, kernel, slim, keeps)}
+        if bias_letters:
+            weights["bias"] = _restricted(roles, _bias(op) + response, keeps, bias_letters)
+        layer, tensor = build.call(
             op,
+            slim.tensor,
+            weights,
             equation=roles.equation,
             output_shape=_output_shape(op, roles, sizes, bias_letters),
             bias_axes="".join(a for a in roles.output if a in bias_letters) or None,
         )
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            layer.kernel.assign(_narrowed(roles, kernel, slim, keeps))
-            if bias_letters:
-                bias = _restricted(roles, _bias(op) + response, keeps, bias_letters)
-                layer.bias.assign(bias.reshape(layer.bias.shape))
         tensor = _with_sizes(sizes, tensor)
         carried = {roles.output.index(a): k for a, k in keeps.items() if a in roles.output}
         moved = {roles.inputs.index(a): roles.output.index(a) for a in passing}

@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, register_handler
-from keras_sbp.graph.handlers.common import constant_slices, numpy_weight, rows_by
+from keras_sbp.graph.handlers.common import constant_slices, numpy_weight, rescaling, rows_by
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, kept, tidy
@@ -37,15 +37,9 @@ class Embedding(LayerHandler):
         """A narrower table."""
         slim, last = build.settle(inputs[0]), op.outputs[0].rank - 1
         columns = kept(needed[0], last, op.outputs[0].shape[last])
-        layer = build.layer(op, output_dim=int(columns.sum()))
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            layer.embeddings.assign(numpy_weight(op.operation.embeddings)[:, columns])
-
-        def rescale(factor: np.ndarray) -> None:
-            layer.embeddings.assign(numpy_weight(layer.embeddings) * factor[columns])
-
+        weights = {"embeddings": numpy_weight(op.operation.embeddings)[:, columns]}
+        layer, tensor = build.call(op, slim.tensor, weights, output_dim=int(columns.sum()))
+        rescale = rescaling(layer, {"embeddings": 1}, columns)
         return [
             build.slim(
                 op.outputs[0],

@@ -8,8 +8,8 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, register_handler
-from keras_sbp.graph.handlers.common import numpy_weight
-from keras_sbp.graph.slim import Rescale, Slim
+from keras_sbp.graph.handlers.common import numpy_weight, rescaling
+from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
@@ -50,13 +50,11 @@ class GroupNormalization(LayerHandler):
         groups = _by_group(op, slim.carries(axis)).all(1)
         carried = np.repeat(groups, size)
         slim = build.take(slim, axis, carried)
-        layer = build.layer(op, groups=int(groups.sum()))
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            for name, weight in _weights(op.operation):
-                getattr(layer, name).assign(numpy_weight(weight)[carried])
-        rescale = {} if op.shared or layer.gamma is None else _rescale(layer, axis, carried)
+        weights = {name: numpy_weight(w)[carried] for name, w in _weights(op.operation)}
+        layer, tensor = build.call(op, slim.tensor, weights, groups=int(groups.sum()))
+        rescale = {axis: rescaling(layer, {"gamma": 0, "beta": 0}, carried)}
+        if op.shared or layer.gamma is None:
+            rescale = {}
         return [build.slim(op.outputs[0], tensor, carried={axis: carried}, rescale=rescale)]
 
 
@@ -75,13 +73,3 @@ def _by_group(op: Op, channels: np.ndarray) -> np.ndarray:
 def _weights(layer: keras.layers.GroupNormalization) -> list[tuple[str, keras.Variable]]:
     named = [("gamma", layer.gamma), ("beta", layer.beta)]
     return [(name, weight) for name, weight in named if weight is not None]
-
-
-def _rescale(
-    layer: keras.layers.GroupNormalization, axis: int, carried: np.ndarray
-) -> dict[int, Rescale]:
-    def rescale(factor: np.ndarray) -> None:
-        for _, weight in _weights(layer):
-            weight.assign(numpy_weight(weight) * factor[carried])
-
-    return {axis: rescale}

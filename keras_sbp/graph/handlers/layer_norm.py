@@ -56,11 +56,9 @@ class LayerNormalization(LayerHandler):
     ) -> list[Slim]:
         """The same layer with the same weights."""
         slim = build.settle(inputs[0])
-        layer = build.layer(op)
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            layer.set_weights(op.operation.get_weights())
+        weights = {"gamma": op.operation.gamma, "beta": op.operation.beta}
+        weights = {name: numpy_weight(w) for name, w in weights.items() if w is not None}
+        layer, tensor = build.call(op, slim.tensor, weights)
         rescale = {} if op.shared or layer.gamma is None else _rescale(op, layer)
         return [build.slim(op.outputs[0], tensor, carried=slim.carried, rescale=rescale)]
 

@@ -8,8 +8,8 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, register_handler
-from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK, numpy_weight
-from keras_sbp.graph.slim import Rescale, Slim
+from keras_sbp.graph.handlers.common import CALLED_WITH_A_MASK, numpy_weight, rescaling
+from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, tidy
 
@@ -46,16 +46,14 @@ class BatchNormalization(LayerHandler):
         scale = inputs[0].scale_on(axis)[inputs[0].carries(axis)]
         absorbs = old.scale and not op.shared and (scale > 0).all()
         slim = build.settle(inputs[0], {axis} if absorbs else ())
-        scale = slim.scale_on(axis)[slim.carries(axis)]
-        layer = build.layer(op)
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            for name, variable in _weights(old).items():
-                value = numpy_weight(variable)[slim.carries(axis)]
-                value = {"gamma": value * scale, "moving_mean": value / scale}.get(name, value)
-                getattr(layer, name).assign(value)
-        rescale = {} if op.shared else _rescale(layer, axis, slim.carries(axis))
+        carried = slim.carries(axis)
+        weights = {name: numpy_weight(weight)[carried] for name, weight in _weights(old).items()}
+        if absorbs:
+            weights["gamma"] = weights["gamma"] * scale
+            weights["moving_mean"] = weights["moving_mean"] / scale
+        layer, tensor = build.call(op, slim.tensor, weights)
+        can_rescale = layer.scale and layer.center and not op.shared
+        rescale = {axis: rescaling(layer, {"gamma": 0, "beta": 0}, carried)} if can_rescale else {}
         return [build.slim(op.outputs[0], tensor, carried=slim.carried, rescale=rescale)]
 
     def normalization_scale(self, op: Op) -> np.ndarray | None:
@@ -79,13 +77,3 @@ def _slope_and_offset(op: Op) -> tuple[np.ndarray, np.ndarray]:
     weights = {name: numpy_weight(w).astype(np.float64) for name, w in _weights(layer).items()}
     slope = weights.get("gamma", 1.0) / np.sqrt(weights["moving_variance"] + layer.epsilon)
     return slope, weights.get("beta", 0.0) - slope * weights["moving_mean"]
-
-
-def _rescale(
-    layer: keras.layers.BatchNormalization, axis: int, carried: np.ndarray
-) -> dict[int, Rescale]:
-    def rescale(factor: np.ndarray) -> None:
-        for weight in (layer.gamma, layer.beta):
-            weight.assign(numpy_weight(weight) * factor[carried])
-
-    return {axis: rescale} if layer.scale and layer.center else {}

@@ -42,14 +42,10 @@ class PReLU(LayerHandler):
     ) -> list[Slim]:
         """The slopes of the carried units; scales pass, since f(s·x) = s·f(x) for s ≥ 0."""
         slim = inputs[0]
-        layer = build.layer(op)
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            alpha = numpy_weight(op.operation.alpha)
-            for axis in _own_axes(op):
-                alpha = np.compress(slim.carries(axis), alpha, axis - 1)
-            layer.alpha.assign(alpha)
+        alpha = numpy_weight(op.operation.alpha)
+        for axis in _own_axes(op):
+            alpha = np.compress(slim.carries(axis), alpha, axis - 1)
+        _, tensor = build.call(op, slim.tensor, {"alpha": alpha})
         return [
             build.slim(
                 op.outputs[0],

@@ -157,18 +157,16 @@ class Recurrence:
             changes["use_cudnn"] = layer.use_cudnn
         return changes
 
-    def write(self, new: Any, slim: Slim, axis: int, units: np.ndarray, bias: np.ndarray) -> None:
-        """Fills the narrower layer; the input's pending scale goes into the kernel."""
+    def narrowed(
+        self, slim: Slim, axis: int, units: np.ndarray, bias: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """Returns the weights of a narrower cell; pending scales go into the input kernel."""
         rows = slim.carries(axis)
         kernel = self.kernel[:, rows][..., units]
         if axis in slim.scale:
             kernel = kernel * slim.scale[axis][rows, None, None]
-        cell = new.cell
-        cell.kernel.assign(kernel.reshape(cell.kernel.shape))
-        recurrent = self.recurrent[:, units][..., units]
-        cell.recurrent_kernel.assign(recurrent.reshape(cell.recurrent_kernel.shape))
-        if cell.use_bias:
-            cell.bias.assign(bias[..., units].reshape(cell.bias.shape))
+        weights = {"kernel": kernel, "recurrent_kernel": self.recurrent[:, units][..., units]}
+        return weights if bias is None else weights | {"bias": bias[..., units]}
 
 
 def closed(units: np.ndarray, reads: np.ndarray) -> np.ndarray:

@@ -32,7 +32,13 @@ from keras_sbp.graph.units import Known, Needs, constants, kept
 
 
 class Recurrent(LayerHandler):
-    """What layers of one or two recurrences share: the same units stay in all of them."""
+    """What layers of one or two recurrences share: the same units stay in all of them.
+
+    Attributes:
+        cells: where the layer has the cell of each recurrence.
+    """
+
+    cells: tuple[str, ...] = ("cell",)
 
     def refuses(self, op: Op) -> str | None:
         """Refuses masks, initial states, states that outlive a call, and cells of other kinds."""
@@ -81,15 +87,17 @@ class Recurrent(LayerHandler):
             each.layer.cell.use_bias or bool(bias[..., units].any())
             for each, bias in zip(recurrences, biases, strict=True)
         ]
-        layer = build.layer(op, **self.config(recurrences, int(units.sum()), use_bias))
-        first_call = not layer.built
-        tensors = keras.tree.flatten(layer(slim.tensor))
-        if first_call:
-            for each, new, bias in zip(recurrences, directions(layer), biases, strict=True):
-                each.write(new, slim, axis, units, bias)
+        weights = {}
+        for cell, each, bias, has_bias in zip(
+            self.cells, recurrences, biases, use_bias, strict=True
+        ):
+            narrowed = each.narrowed(slim, axis, units, bias if has_bias else None)
+            weights |= {f"{cell}.{name}": value for name, value in narrowed.items()}
+        changes = self.config(recurrences, int(units.sum()), use_bias)
+        _, results = build.call(op, slim.tensor, weights, **changes)
         return [
             build.slim(source, tensor, carried=_carried(recurrences, source, units))
-            for source, tensor in zip(op.outputs, tensors, strict=True)
+            for source, tensor in zip(op.outputs, keras.tree.flatten(results), strict=True)
         ]
 
     def macs(self, op: Op) -> int:
@@ -133,6 +141,8 @@ class Bidirectional(Recurrent):
     """Pruned like the layer inside, with the same units in both directions. Opaque when that layer
     would be, or when the directions differ in width.
     """
+
+    cells = ("forward_layer.cell", "backward_layer.cell")
 
     def refuses(self, op: Op) -> str | None:
         """Refuses directions that differ, and channels that are not joined as channels."""

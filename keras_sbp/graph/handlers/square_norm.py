@@ -13,7 +13,7 @@ from keras import layers
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, register_handler
-from keras_sbp.graph.handlers.common import at_least_one, constant_slices, numpy_weight
+from keras_sbp.graph.handlers.common import at_least_one, constant_slices, numpy_weight, rescaling
 from keras_sbp.graph.slim import Rescale, Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs, constants, kept, tidy
@@ -107,23 +107,13 @@ class RMSNormalization(SquareNorm):
         carried = [slim.carries(axis) for axis in axes]
         ratio = float(np.prod([keep.size / keep.sum() for keep in carried]))
         epsilon = keras.config.epsilon() if old.epsilon is None else old.epsilon
-        layer = build.layer(op, epsilon=epsilon * ratio)
-        first_call = not layer.built
-        tensor = layer(slim.tensor)
-        if first_call:
-            scale = numpy_weight(old.scale)[np.ix_(*carried)]
-            layer.scale.assign(scale * np.sqrt(ratio))
-
-        def along(i: int) -> Rescale:
-            def rescale(factor: np.ndarray) -> None:
-                shape = [1] * len(axes)
-                shape[i] = -1
-                new = numpy_weight(layer.scale) * factor[carried[i]].reshape(shape)
-                layer.scale.assign(new)
-
-            return rescale
-
-        return tensor, {} if op.shared else {axis: along(i) for i, axis in enumerate(axes)}
+        scale = numpy_weight(old.scale)[np.ix_(*carried)] * np.sqrt(ratio)
+        layer, tensor = build.call(op, slim.tensor, {"scale": scale}, epsilon=epsilon * ratio)
+        if op.shared:
+            return tensor, {}
+        return tensor, {
+            axis: rescaling(layer, {"scale": i}, carried[i]) for i, axis in enumerate(axes)
+        }
 
 
 def _axes(op: Op) -> list[int]:

@@ -1,4 +1,4 @@
-"""Convolution, plain, grouped and transposed."""
+"""Dense and convolution, plain and transposed."""
 
 from __future__ import annotations
 
@@ -9,32 +9,41 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_sbp.graph.activations import is_elementwise
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, register_handler
 from keras_sbp.graph.handlers.common import channel_axis, positions
-from keras_sbp.graph.handlers.grouped import GroupedConv
-from keras_sbp.graph.handlers.linear import Linear
+from keras_sbp.graph.handlers.grouped_convolution import GroupedConv
+from keras_sbp.graph.handlers.weighted import Weighted
 from keras_sbp.graph.linear_map import LinearMap
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op
 from keras_sbp.graph.units import Known, Needs
 
 
-class PlainConv(Linear):
-    """Every filter reads every input channel."""
+@register_handler(layers.Dense)
+class Dense(Weighted):
+    """Input features and output units are pruned; constants go into the bias. Positions pass,
+    where the input has more axes than one. Opaque when its activation is a layer.
+    """
 
-    width = "filters"
+    width = "units"
 
     def axis(self, op: Op) -> int:
-        """The channel axis."""
-        return channel_axis(op)
+        """The last."""
+        return op.inputs[0].rank - 1
 
-    def other_axes(self, op: Op) -> range:
-        """None: a convolution mixes positions."""
-        return range(0)
+    def passing_axes(self, op: Op) -> range:
+        """The positions, unless the activation mixes them."""
+        return range(1, self.axis(op)) if is_elementwise(op.operation.activation) else range(0)
+
+    def linear_map(self, op: Op) -> LinearMap:
+        """At every position, the features."""
+        layer = op.operation
+        return LinearMap(layer.kernel, layer.bias if layer.use_bias else None, self.axis(op))
 
 
-_PLAIN, _GROUPED = PlainConv(), GroupedConv()
+_PLAIN, _GROUPED = Weighted(), GroupedConv()
 
 
 @register_handler(layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -60,6 +69,10 @@ class Conv(LayerHandler):
         """Inputs with weight towards a needed output."""
         return self._handler(op).needs(op, needed, inputs)
 
+    def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
+        """What is needed, or everything where the activation mixes units."""
+        return self._handler(op).computes(op, needed)
+
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
@@ -68,11 +81,11 @@ class Conv(LayerHandler):
 
     def macs(self, op: Op) -> int:
         """The kernel at every position."""
-        return _PLAIN.macs(op)
+        return self._handler(op).macs(op)
 
     def kernel_rows(self, op: Op, axis: int) -> np.ndarray | None:
         """The weights of each filter."""
-        return _PLAIN.kernel_rows(op, axis)
+        return self._handler(op).kernel_rows(op, axis)
 
     def linear_map(self, op: Op) -> LinearMap | None:
         """At every position, what the kernel sees; none where it sees one group only."""
@@ -84,11 +97,13 @@ class Conv(LayerHandler):
 
 
 @register_handler(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-class ConvTranspose(PlainConv):
+class ConvTranspose(Weighted):
     """Input channels that are exactly 0 and filters are pruned; other constants stay, since the
     positions of the output see different parts of the kernel. Opaque when its activation is a
     layer.
     """
+
+    outputs_along = {"kernel": -2, "bias": -1}
 
     def arrange(self, kernel: np.ndarray) -> np.ndarray:
         """The layer has the outputs before the inputs."""
