@@ -10,7 +10,7 @@ and `tidy` read and write them), `Slim` and `Builder` what a new network is made
 
 from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import LayerHandler, register_handler
-from keras_sbp.graph.handlers.unitwise import UnitWise
+from keras_sbp.graph.handlers._unitwise import UnitWise
 from keras_sbp.graph.linear_map import LinearMap
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.trace import Op, Tensor

@@ -9,7 +9,7 @@ from keras import Input, Model, layers, ops
 
 from keras_sbp.graph import analyse, macs, trace
 from keras_sbp.graph.equation import Equation, matmul_equation, parse
-from keras_sbp.graph.handlers.bias_axis import misplaced
+from keras_sbp.graph.handlers.layers.einsum_dense import misplaced
 from tests.pruning.oracle import assert_same_function, drop_units, find_gates, gate, randomise
 
 

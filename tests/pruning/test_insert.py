@@ -280,7 +280,7 @@ def test_user_handler_is_enough() -> None:
             return keras.ops.multiply(x, 2.0)
 
     @keras_sbp.register_handler(Twice)
-    class TwiceHandler(keras_sbp.graph.handlers.unitwise.UnitWise):
+    class TwiceHandler(keras_sbp.handlers.UnitWise):
         def function(self, op):
             return op.operation.call
 

@@ -11,7 +11,7 @@ import pytest
 
 import keras_sbp.testing
 from keras_sbp.graph import registry
-from keras_sbp.graph.handlers.dense_and_convolution import Dense as DenseHandler
+from keras_sbp.graph.handlers.layers.dense_and_convolution import Dense as DenseHandler
 from keras_sbp.handlers import LayerHandler, constants, register_handler, tidy
 from keras_sbp.testing import LayerHandlerContract
 
