@@ -23,6 +23,7 @@ RECURRENT: dict[str, Callable[[], layers.Layer]] = {
     "summed": lambda: layers.Bidirectional(layers.LSTM(6), merge_mode="sum", name="units"),
     "stateful": lambda: layers.GRU(6, stateful=True, name="units"),
     "softmax": lambda: layers.Dense(6, "softmax", name="units"),
+    "convolution": lambda: layers.Conv1D(6, 1, activation="softmax", name="units"),
     "einsum": lambda: layers.EinsumDense("abc,cd->abd", (5, 6), activation="softmax", name="units"),
     "steps": lambda: layers.TimeDistributed(layers.Dense(6, "softmax"), name="units"),
 }
