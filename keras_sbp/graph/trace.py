@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from typing import Any
 
 import keras
 
 from keras_sbp.graph import keras_internals
-from keras_sbp.graph.masks import forget_unused_masks
 from keras_sbp.graph.program import Cast, Graph, Op, Tensor, tensors_in
 from keras_sbp.graph.registry import nearest_handler, stock_class
 from keras_sbp.graph.shapes import combined, completed
-from keras_sbp.graph.signature import symbolic_inputs
 from keras_sbp.graph.unfold import (
     CannotUnfoldError,
     Recording,
@@ -218,3 +217,82 @@ def _nested(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if not isinstance(argument, Tensor) or argument.rank != len(expected.shape):
             return None
     return functional
+
+
+def forget_unused_masks(ops: list[Op], outputs: list[Tensor]) -> None:
+    """Unmarks tensors whose mask reaches neither an output nor a layer whose `call` takes masks.
+
+    A loss reads the masks of outputs. `keras.ops` neither read masks nor hand them on.
+    """
+    used = set(outputs)
+    for op in reversed(ops):
+        if isinstance(op.operation, keras.layers.Layer):
+            hands_on = any(tensor.masked and tensor in used for tensor in op.outputs)
+            if hands_on or _reads_masks(op.operation):
+                used.update(op.inputs)
+    for op in ops:
+        for tensor in [*op.inputs, *op.outputs]:
+            tensor.masked = tensor.masked and tensor in used
+
+
+def _reads_masks(layer: keras.layers.Layer) -> bool:
+    return any(name.endswith("mask") for name in inspect.signature(layer.call).parameters)
+
+
+def symbolic_inputs(model: keras.Model, inputs: Any = None) -> Any:
+    """Returns new symbolic inputs in the structure of the model's first argument.
+
+    Args:
+        model: a built model without a graph of its own.
+        inputs: a structure of Keras tensors or arrays (batch axis first); `None` takes what the
+            model declares, or the shapes that it was built with, in the model's dtype.
+
+    Raises:
+        TypeError: the model's `call` needs several arguments.
+        ValueError: `inputs` is None and the model does not know its shapes.
+    """
+    _refuse_several_arguments(model)
+    if inputs is None:
+        inputs = keras_internals.declared_inputs(model)
+    if inputs is None:
+        return _from_shapes(_shapes(model), model.input_dtype, name=None)
+    return keras.tree.map_structure(_like, inputs)
+
+
+def _refuse_several_arguments(model: keras.Model) -> None:
+    parameters = inspect.signature(model.call).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+    needed = [name for name in needed if name != "training"]  # Keras passes it by itself
+    if len(needed) > 1:
+        raise TypeError(
+            f"Model '{model.name}' (of type {type(model).__name__}) is called with several "
+            f"arguments: {', '.join(needed)}. Expected a call() with one, as Functional models "
+            "have: a tensor, or a list or dict of tensors. Wrap the model in one that takes a "
+            "dict, or give arguments that may be left out a default: mask=None."
+        )
+
+
+def _like(x: Any) -> keras.KerasTensor:
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    name = getattr(x, "name", None)
+    return keras.Input(tuple(x.shape)[1:], dtype=dtype, name=name)
+
+
+def _shapes(model: keras.Model) -> Any:
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    if shapes is None:
+        raise ValueError(
+            f"Model '{model.name}' (of type {type(model).__name__}) defines its own call(), and "
+            "it is not known what shapes it is called with. Expected a model that was called on "
+            "data, or inputs=... with a keras.Input(shape) for every tensor of its argument."
+        )
+    return shapes
+
+
+def _from_shapes(shapes: Any, dtype: str, name: str | None) -> Any:
+    if isinstance(shapes, dict):
+        return {key: _from_shapes(value, dtype, name=key) for key, value in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return keras.Input(tuple(shapes)[1:], dtype=dtype, name=name)
+    return [_from_shapes(value, dtype, name=None) for value in shapes]

@@ -1,12 +1,10 @@
 """Turns a gated network into a smaller one that computes the same function."""
 
-from keras_sbp.pruning.gates_report import GatedLayer, GatesReport
-from keras_sbp.pruning.governed import gates_report
+from keras_sbp.pruning.gates_report import GatedLayer, GatesReport, gates_report
 from keras_sbp.pruning.insert import insert_sbp
 from keras_sbp.pruning.prune import prune
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
-from keras_sbp.pruning.sweep import sweep
-from keras_sbp.pruning.sweep_result import SweepResult, SweepRow
+from keras_sbp.pruning.sweep import SweepResult, SweepRow, sweep
 
 __all__ = [
     "GateReport",

@@ -13,9 +13,9 @@ from keras_sbp.graph.builder import Builder
 from keras_sbp.graph.handler import OPAQUE, Opaque, find_handler
 from keras_sbp.graph.keras_internals import nn_ops
 from keras_sbp.graph.program import Cast, Scale, reading
+from keras_sbp.graph.removal import Site
 from keras_sbp.graph.slim import Slim
 from keras_sbp.graph.units import Needs
-from keras_sbp.graph.what_if import Site
 from keras_sbp.pruning.rebuild import rebuild
 
 # Casts and marks are not Keras's own operations; of attention it mistakes the width of the result.

@@ -12,15 +12,14 @@ import numpy as np
 from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph import Graph, Op, Scale, trace
 from keras_sbp.graph.facts import unit_axes
-from keras_sbp.graph.what_if import WhatIf
+from keras_sbp.graph.removal import Trials
 from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning.branches import place_branch_gates
-from keras_sbp.pruning.chosen_layers import Chosen, chosen_layers
-from keras_sbp.pruning.gate_cost import weights_by_macs
+from keras_sbp.pruning.costs import weights_by_macs
 from keras_sbp.pruning.gated_copy import gated_copy, with_gates
-from keras_sbp.pruning.gates_report import GatesReport
-from keras_sbp.pruning.governed import existing_gates, remember, report_on
-from keras_sbp.pruning.placement import Wishes, place_unit_gates
+from keras_sbp.pruning.gates_report import GatesReport, existing_gates, remember, report_on
+from keras_sbp.pruning.layer_names import Chosen, chosen_layers
+from keras_sbp.pruning.place_branches import place_branch_gates
+from keras_sbp.pruning.place_units import Wishes, place_unit_gates
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 from keras_sbp.telling import write
 
@@ -129,24 +128,24 @@ def insert_sbp(
     graph = trace(model, inputs)
     wanted = None if layers is None else chosen_layers(graph, layers, "layers")
     unwanted = chosen_layers(graph, exclude, "exclude")
-    what_if = WhatIf(graph)
+    trials = Trials(graph)
     if gate == "branch":
-        plan = place_branch_gates(what_if)
+        plan = place_branch_gates(trials)
     else:
-        plan = place_unit_gates(what_if, Wishes(placement, attention, tie_residual))
+        plan = place_unit_gates(trials, Wishes(placement, attention, tie_residual))
     placements = _selected(plan, wanted, unwanted)
     if not placements:
         _refuse_empty(graph, plan, gate)
     if kl_weight == "macs":
-        weights = weights_by_macs(placements, what_if)
+        weights = weights_by_macs(placements, trials)
     else:
         weights = [kl_weight] * len(placements)
     gates = _make_gates(graph, placements, weights, {"num_samples": num_samples} | gate_options)
     placed = dict(zip(gates, placements, strict=True))
     gated = gated_copy(graph, {gate: each.sites for gate, each in placed.items()})
-    placed = existing_gates(what_if) | placed
+    placed = existing_gates(trials) | placed
     plan.refusals += _not_asked_for(graph, gate, attention)
-    report = report_on(what_if, placed, plan)
+    report = report_on(trials, placed, plan)
     remember(gated, report)
     _tell(report, verbose)
     return gated
@@ -158,7 +157,7 @@ def marked(graph: Graph) -> Graph:
     Raises:
         ValueError: there is nothing to gate.
     """
-    plan = place_unit_gates(WhatIf(graph), Wishes())
+    plan = place_unit_gates(Trials(graph), Wishes())
     if not plan.placements:
         _refuse_empty(graph, plan, "units")
     marks = {

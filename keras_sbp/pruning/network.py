@@ -14,17 +14,16 @@ from keras_sbp.benchmarking.latency import LatencyYardstick
 from keras_sbp.graph import Graph, Op, analyse, macs, read
 from keras_sbp.graph.coupling import Group
 from keras_sbp.graph.facts import kernel_rows, normalization_scale
-from keras_sbp.graph.what_if import WhatIf
+from keras_sbp.graph.removal import Trials
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning.constant import constant_tensors, fold_constants
-from keras_sbp.pruning.gate_cost import shares
-from keras_sbp.pruning.gate_gradients import squared_gradients
+from keras_sbp.pruning.costs import shares
 from keras_sbp.pruning.gates import Gate, gates_of, with_decisions
-from keras_sbp.pruning.governed import existing_gates
-from keras_sbp.pruning.input_change import select_units
+from keras_sbp.pruning.gates_report import existing_gates
+from keras_sbp.pruning.gradients import squared_gradients
 from keras_sbp.pruning.plan import Placement
 from keras_sbp.pruning.rebuild import rebuild
-from keras_sbp.pruning.reweight import Weights, reweight
+from keras_sbp.pruning.refit import Weights, reweight, select_units
 from keras_sbp.rules import Costs, Network, PerUnit, UnitGroup
 from keras_sbp.rules.least_squares import Selection
 
@@ -75,7 +74,7 @@ class ProgramNetwork(Network):
         """Returns each group's units in the order in which its readers want them."""
         by_gate = wanted and {self._gates[group]: count for group, count in wanted.items()}
         gates = list(self._gates.values())
-        found = select_units(self.graph, self._what_if, gates, data, by_gate, **options)
+        found = select_units(self._trials, gates, data, by_gate, **options)
         return {group: found[gate] for group, gate in self._gates.items()}
 
     def costs(self, what: str) -> Costs:
@@ -85,7 +84,7 @@ class ProgramNetwork(Network):
         table = np.zeros((len(self.groups), len(costs)))
         for row, group in zip(table, self.groups, strict=True):
             placement = self._placement(group)
-            for op, share in shares(placement, self._what_if).items() if placement else ():
+            for op, share in shares(placement, self._trials).items() if placement else ():
                 row[numbers[op]] = share
         used = costs > 0
         return Costs(costs[used], table[:, used])
@@ -103,15 +102,15 @@ class ProgramNetwork(Network):
 
     def reweighted(self, decisions: Mapping[Gate, np.ndarray], data: Any) -> Weights:
         """Returns new values for variables of the traced model; see `reweight`."""
-        return reweight(self.graph, self._what_if, decisions, data)
+        return reweight(self._trials, decisions, data)
 
     @functools.cached_property
-    def _what_if(self) -> WhatIf:
-        return WhatIf(self.graph)
+    def _trials(self) -> Trials:
+        return Trials(self.graph)
 
     @functools.cached_property
     def _placements(self) -> dict[Gate, Placement]:
-        return existing_gates(self._what_if)
+        return existing_gates(self._trials)
 
     def _placement(self, group: UnitGroup) -> Placement | None:
         return self._placements.get(self._gates[group])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from keras_sbp.graph import Op
 from keras_sbp.graph.coupling import Group
-from keras_sbp.graph.what_if import Site
+from keras_sbp.graph.removal import Site
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,12 @@ from keras_sbp.pruning.constant import constant_tensors, fold_constants
 from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
 from keras_sbp.pruning.gated_copy import gated_copy
 from keras_sbp.pruning.gates import with_decisions
-from keras_sbp.pruning.input_moments import checked_data
 from keras_sbp.pruning.insert import marked
+from keras_sbp.pruning.moments import checked_data
 from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.report import PruneReport
-from keras_sbp.pruning.summarise import summarise
+from keras_sbp.pruning.summary import summarise
 from keras_sbp.pruning.verify import examples_of
 from keras_sbp.pruning.verify import verify as compare
 from keras_sbp.rules import OwnRules, Rule
@@ -103,11 +103,7 @@ def prune(
     if reweight is not None:
         examples = checked_data(program, reweight, "reweight")
     given = None if isinstance(verify, bool) else examples_of(program, verify)
-    if examples is not None:
-        program = trace(gated_copy(program, {}))  # its weights will be written
-    if rule.works_without_gates and not find_gates(model):
-        program = marked(program)
-    warn_of_hidden_gates(program)
+    program = _with_gates(program, rule, to_be_written=examples is not None)
     network = ProgramNetwork(program, loss=getattr(model, "loss", None), round_to=round_to)
     decisions = decide(network, rule)
     if examples is not None:
@@ -122,6 +118,19 @@ def prune(
     rebuilt = rebuild(folded, analysis)
     verified = None if verify is False else compare(program, decisions.keep, rebuilt.model, given)
     return rebuilt.model, summarise(folded, analysis, rebuilt, decisions, verified)
+
+
+def _with_gates(program: Graph, rule: Rule, *, to_be_written: bool) -> Graph:
+    """The program, with marks where gates would stand if it has none and the rule needs none.
+
+    Where new weights are to be written, it is that of a copy of the model.
+    """
+    if to_be_written:
+        program = trace(gated_copy(program, {}))
+    if rule.works_without_gates and not find_gates(program.model):
+        program = marked(program)
+    warn_of_hidden_gates(program)
+    return program
 
 
 def _check_round_to(round_to: Any) -> None:

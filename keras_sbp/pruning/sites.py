@@ -9,7 +9,7 @@ import numpy as np
 from keras_sbp.graph import Op, macs
 from keras_sbp.graph.coupling import Group, Spot
 from keras_sbp.graph.handler import kind
-from keras_sbp.graph.what_if import Edge, Outcome, Site, WhatIf
+from keras_sbp.graph.removal import Edge, Outcome, Site, Trials
 
 
 class CannotGateError(Exception):
@@ -29,12 +29,12 @@ class SiteSearch:
 
     Args:
         group: the units.
-        what_if: of the program.
+        trials: of the program.
     """
 
-    def __init__(self, group: Group, what_if: WhatIf) -> None:
+    def __init__(self, group: Group, trials: Trials) -> None:
         self._group = group
-        self._what_if = what_if
+        self._trials = trials
         self.ops = list(dict.fromkeys(group.makers.values()))
         self.origins = self._find_origins()
         self._clean = self._find_clean()
@@ -122,7 +122,7 @@ class SiteSearch:
         """In front of everything that mixes the units with others."""
         sites = []
         for spot in self._group.spots:
-            edges = self._what_if.readers.get(spot.tensor, [])
+            edges = self._trials.readers.get(spot.tensor, [])
             mixing = frozenset(edge for edge in edges if not self._hands_on(edge, spot))
             if len(mixing) == len(edges):
                 sites.append(_site(self._before_pooling(spot)))
@@ -135,7 +135,7 @@ class SiteSearch:
         earlier = spot
         while earlier not in self._clean:
             earlier = self._group.spots[earlier][0]
-            if len(self._what_if.readers[earlier.tensor]) > 1:
+            if len(self._trials.readers[earlier.tensor]) > 1:
                 return spot
         return earlier
 
@@ -148,7 +148,7 @@ class SiteSearch:
         )
 
     def _outcome(self, sites: Sequence[Site], zeros: bool) -> Outcome:
-        return self._what_if.remove(list(sites), self.ops, zeros=zeros)
+        return self._trials.remove(list(sites), self.ops, zeros=zeros)
 
     def _freed(self, sites: Sequence[Site], zeros: bool) -> set[Spot]:
         outcome = self._outcome(sites, zeros)
@@ -181,7 +181,7 @@ class SiteSearch:
         return list(dict.fromkeys(found))
 
     def _edges_behind(self, op: Op) -> list[Edge]:
-        return [edge for tensor in op.outputs for edge in self._what_if.readers.get(tensor, ())]
+        return [edge for tensor in op.outputs for edge in self._trials.readers.get(tensor, ())]
 
 
 def _site(spot: Spot, readers: frozenset[Edge] | None = None) -> Site:

@@ -8,10 +8,10 @@ from collections import Counter
 import keras
 
 from keras_sbp.graph import Graph, Op, trace
-from keras_sbp.graph.what_if import WhatIf
+from keras_sbp.graph.removal import Trials
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import PruneReport
-from keras_sbp.pruning.placement import place_existing_gates
+from keras_sbp.pruning.place_units import place_existing_gates
 
 
 def assert_reasons(model: keras.Model, report: PruneReport) -> int:
@@ -28,7 +28,7 @@ def assert_reasons(model: keras.Model, report: PruneReport) -> int:
     reasons = [row.reason for row in (*report.layers, *report.gates)]
     assert_complete(reasons, names)
     found = 0
-    placements = place_existing_gates(WhatIf(graph))
+    placements = place_existing_gates(Trials(graph))
     for gate, placement in placements.items():
         for producer in in_front(gate, set(placement.producers), graph):
             row, kept = rows[producer.name], gates[gate]

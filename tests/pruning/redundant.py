@@ -9,12 +9,12 @@ import numpy as np
 from keras import Input, Model, layers
 
 from keras_sbp.graph import analyse, trace
-from keras_sbp.graph.what_if import WhatIf
+from keras_sbp.graph.removal import Trials
 from keras_sbp.layers import SBPLayer
 from keras_sbp.pruning import insert_sbp
 from keras_sbp.pruning.gates import with_decisions
 from keras_sbp.pruning.rebuild import rebuild
-from keras_sbp.pruning.reweight import reweight
+from keras_sbp.pruning.refit import reweight
 from tests.pruning.oracle import randomise
 
 REDUNDANT: dict[str, Callable[[], Model]] = {}
@@ -86,7 +86,7 @@ def pruned(gated: Model, decisions: dict[SBPLayer, np.ndarray], data: np.ndarray
     """The small network; reweighted if there are data."""
     graph = trace(gated)
     if data is not None:
-        for variable, value in reweight(graph, WhatIf(graph), decisions, data):
+        for variable, value in reweight(Trials(graph), decisions, data):
             variable.assign(value)
     decided = with_decisions(graph, decisions)
     return rebuild(decided, analyse(decided)).model

@@ -13,11 +13,11 @@ from keras_sbp.graph.checks import ask_computes
 from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
 from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.handler import kind
+from keras_sbp.graph.removal import UNIT, Site, Trials
 from keras_sbp.graph.units import kept
-from keras_sbp.graph.what_if import UNIT, Site, WhatIf
 from keras_sbp.pruning.gates import Gate, axis_of
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
-from keras_sbp.pruning.redundancy import without_redundant
+from keras_sbp.pruning.redundant_gates import without_redundant
 from keras_sbp.pruning.sites import CannotGateError, SiteSearch
 
 
@@ -30,37 +30,37 @@ class Wishes:
     tie_residual: bool = False
 
 
-def place_unit_gates(what_if: WhatIf, wishes: Wishes) -> Plan:
+def place_unit_gates(trials: Trials, wishes: Wishes) -> Plan:
     """Returns one gate for each group of coupled units that can be removed."""
     plan = Plan()
     stands_for: dict[Spot, list[Op]] = {}
-    for group in coupled_units(what_if.graph, what_if.handlers):
-        producers = _producers(group, what_if) or _normalised(group, stands_for)
+    for group in coupled_units(trials.graph, trials.handlers):
+        producers = _producers(group, trials) or _normalised(group, stands_for)
         gate = _existing_gate(group, producers)
         if gate is not None:
             plan.existing.append(gate)
             if producers:
                 plan.refusals.append(Refusal(producers, f"gate '{gate.name}' is there already"))
             continue
-        group_kind = _kind(group, producers, what_if)
+        group_kind = _kind(group, producers, trials)
         if not producers or not _is_wanted(group_kind, group, wishes):
             continue
         try:
-            _refuse_hopeless(what_if, group)
-            plan.placements.append(_place(what_if, group, producers, group_kind, wishes))
+            _refuse_hopeless(trials, group)
+            plan.placements.append(_place(trials, group, producers, group_kind, wishes))
         except CannotGateError as error:
             plan.refusals.append(Refusal(producers, str(error)))
             if len(group.sources) == 1:
                 stands_for |= dict.fromkeys(_behind(error.blockers, group), producers)
-    plan.placements = without_redundant(plan.placements, plan.existing, what_if)
+    plan.placements = without_redundant(plan.placements, plan.existing, trials)
     return plan
 
 
-def place_existing_gates(what_if: WhatIf) -> dict[Gate, Placement]:
+def place_existing_gates(trials: Trials) -> dict[Gate, Placement]:
     """Returns what each gate of a program governs; not those over whole tensors."""
     found: dict[Gate, Placement] = {}
-    for group in coupled_units(what_if.graph, what_if.handlers):
-        producers = _producers(group, what_if)
+    for group in coupled_units(trials.graph, trials.handlers):
+        producers = _producers(group, trials)
         for gate, sites in _gates(group).items():
             found[gate] = _existing(group, producers, gate.name, sites)
     return found
@@ -72,20 +72,20 @@ def units_of(layer: Any, shape: tuple[int | None, ...]) -> int:
     return shape[1 if first else -1] or 0
 
 
-def _producers(group: Group, what_if: WhatIf) -> list[Op]:
+def _producers(group: Group, trials: Trials) -> list[Op]:
     """The layers that make the units with weights of their own, in order."""
     found = []
     for spot in group.sources:
         op = group.makers.get(spot)
         if op is None or spot.tensor is not op.outputs[0]:
             continue
-        if spot.axis in _unit_axes(op, what_if):
+        if spot.axis in _unit_axes(op, trials):
             found.append(op)
     return list(dict.fromkeys(found))
 
 
-def _unit_axes(op: Op, what_if: WhatIf) -> list[int]:
-    if op not in what_if.opaque:
+def _unit_axes(op: Op, trials: Trials) -> list[int]:
+    if op not in trials.opaque:
         return unit_axes(op)
     return [op.outputs[0].rank - 1] if getattr(op.operation, "weights", ()) else []
 
@@ -129,12 +129,12 @@ def _existing(group: Group, producers: list[Op], name: str, sites: list[Site]) -
     return Placement(name, list(producers), sites, sites[0].axis, ops, group)
 
 
-def _kind(group: Group, producers: list[Op], what_if: WhatIf) -> str:
+def _kind(group: Group, producers: list[Op], trials: Trials) -> str:
     """Layers that make several axes of units at once are those of attention."""
     for spot in group.sources:
         op = group.makers.get(spot)
         if op in producers:
-            axes = _unit_axes(op, what_if)
+            axes = _unit_axes(op, trials)
             if len(axes) > 1:
                 return "heads" if spot.axis == axes[0] else "width"
     return "units"
@@ -149,9 +149,9 @@ def _is_wanted(group_kind: str, group: Group, wishes: Wishes) -> bool:
 
 
 def _place(
-    what_if: WhatIf, group: Group, producers: list[Op], group_kind: str, wishes: Wishes
+    trials: Trials, group: Group, producers: list[Op], group_kind: str, wishes: Wishes
 ) -> Placement:
-    search = SiteSearch(group, what_if)
+    search = SiteSearch(group, trials)
     sites = search.find(tie_residual=wishes.tie_residual)
     spots = [Spot(site.tensor, site.axis) for site in sites]
     behind = {group.makers[source] for spot in spots for source in search.origins[spot]}
@@ -171,34 +171,34 @@ def _name(producer: Op, group_kind: str) -> str:
     return f"{attention}_{group_kind}_gate"
 
 
-def _refuse_hopeless(what_if: WhatIf, group: Group) -> None:
+def _refuse_hopeless(trials: Trials, group: Group) -> None:
     for spot in group.spots:
         op = group.makers.get(spot)
-        if spot.tensor in what_if.graph.inputs:
+        if spot.tensor in trials.graph.inputs:
             raise CannotGateError("its units are coupled to an input of the model")
-        if spot.tensor in what_if.graph.outputs:
+        if spot.tensor in trials.graph.outputs:
             raise CannotGateError("its units are an output of the model")
-        if op in what_if.opaque:
-            raise CannotGateError(f"'{op.name}' is opaque: {what_if.opaque[op]}")
+        if op in trials.opaque:
+            raise CannotGateError(f"'{op.name}' is opaque: {trials.opaque[op]}")
     for spot in group.sources:
         op = group.makers[spot]
-        if unit_axes(op) and makes_several_of_one(op, what_if.handlers[op], spot):
+        if unit_axes(op) and makes_several_of_one(op, trials.handlers[op], spot):
             raise CannotGateError(
                 f"'{op.name}' makes several units of one, which can only go together; the gate of "
                 "what it reads governs them"
             )
-        if _needs_itself(spot, op, what_if):
+        if _needs_itself(spot, op, trials):
             raise CannotGateError(
                 f"'{op.name}' ({kind(op)}) computes all of its units as long as one of them stays"
             )
 
 
-def _needs_itself(spot: Spot, op: Op, what_if: WhatIf) -> bool:
+def _needs_itself(spot: Spot, op: Op, trials: Trials) -> bool:
     """Tells whether an op computes a unit although no reader needs it."""
     keep = np.ones(spot.size, bool)
     keep[UNIT] = False
     needed = [{spot.axis: keep} if tensor is spot.tensor else None for tensor in op.outputs]
-    units = ask_computes(what_if.handlers[op], op, needed)[op.outputs.index(spot.tensor)]
+    units = ask_computes(trials.handlers[op], op, needed)[op.outputs.index(spot.tensor)]
     return units is not None and bool(kept(units, spot.axis, spot.size)[UNIT])
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_sbp.graph import Graph
-from keras_sbp.graph.what_if import Site
+from keras_sbp.graph.removal import Site
 from keras_sbp.layers._axis import broadcast_shape
 from keras_sbp.pruning.gated_copy import gated_copy
 from keras_sbp.pruning.gates import Gate, axis_of

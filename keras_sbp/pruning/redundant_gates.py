@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from keras_sbp.graph import Tensor
+from keras_sbp.graph.removal import Site, Trials
 from keras_sbp.graph.units import Known
-from keras_sbp.graph.what_if import Site, WhatIf
 from keras_sbp.pruning.plan import Placement
 
 
 def without_redundant(
-    placements: Sequence[Placement], existing: Sequence[Placement], what_if: WhatIf
+    placements: Sequence[Placement], existing: Sequence[Placement], trials: Trials
 ) -> list[Placement]:
     """Drops gates whose units other gates remove, each by several units of theirs.
 
@@ -24,11 +24,11 @@ def without_redundant(
     Args:
         placements: gates to be; those that stay take over the producers of those that do not.
         existing: gates that the model has already.
-        what_if: of the program.
+        trials: of the program.
     """
     left = list(placements)
     for placement in placements:
-        others = _removing_the_same(placement, [*existing, *left], what_if)
+        others = _removing_the_same(placement, [*existing, *left], trials)
         if others:
             left.remove(placement)
             for other in others:
@@ -37,16 +37,16 @@ def without_redundant(
 
 
 def _removing_the_same(
-    placement: Placement, others: Sequence[Placement], what_if: WhatIf
+    placement: Placement, others: Sequence[Placement], trials: Trials
 ) -> list[Placement]:
     """The gates that together can remove a unit of this one; none if they cannot."""
-    alive = what_if.remove(placement.sites, placement.ops, zeros=True)
+    alive = trials.remove(placement.sites, placement.ops, zeros=True)
     seen = {op.inputs[i]: known for (op, i), known in alive.known.items()}
     met = {other: _met(other, seen) for other in others if other is not placement}
     met = {other: sites for other, sites in met.items() if sites}
     sites = [site for each in met.values() for site in each]
     ops = [op for each in [placement, *met] for op in each.ops]
-    outcome = what_if.remove(sites, ops)
+    outcome = trials.remove(sites, ops)
     if sites and all(outcome.frees(source) for source in placement.group.sources):
         return list(met)
     return []

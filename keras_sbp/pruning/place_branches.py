@@ -6,24 +6,24 @@ import heapq
 from collections.abc import Mapping, Sequence
 
 from keras_sbp.graph import Op, Tensor, macs
+from keras_sbp.graph.removal import Edge, Site, Trials
 from keras_sbp.graph.units import constant_everywhere, wholly_constant
-from keras_sbp.graph.what_if import Edge, Site, WhatIf
 from keras_sbp.pruning.gates import Gate
 from keras_sbp.pruning.plan import Placement, Plan, Refusal
 
 
-def place_branch_gates(what_if: WhatIf) -> Plan:
+def place_branch_gates(trials: Trials) -> Plan:
     """Returns one gate for each residual branch.
 
     Where tensors are added, the operand that is reached from their common ancestor with the
     fewest multiply-accumulates is the shortcut; the others are branches.
     """
-    ops = what_if.graph.ops
+    ops = trials.graph.ops
     makers = {tensor: op for op in ops for tensor in op.outputs}
     plan = Plan()
     for op in ops:
-        for number in _branches(op, what_if, makers):
-            dying = _dying({(op, number)}, what_if, makers)
+        for number in _branches(op, trials, makers):
+            dying = _dying({(op, number)}, trials, makers)
             producers = [each for each in dying if macs(each) > 0]
             if not producers:
                 continue
@@ -37,16 +37,16 @@ def place_branch_gates(what_if: WhatIf) -> Plan:
     return plan
 
 
-def place_existing_branch_gates(what_if: WhatIf) -> dict[Gate, Placement]:
+def place_existing_branch_gates(trials: Trials) -> dict[Gate, Placement]:
     """Returns what each gate over a whole tensor governs that a program has."""
-    ops = what_if.graph.ops
+    ops = trials.graph.ops
     makers = {tensor: op for op in ops for tensor in op.outputs}
     found: dict[Gate, Placement] = {}
     for op in ops:
         gate = op.operation
-        edges = set(what_if.readers.get(op.outputs[0], ()))
+        edges = set(trials.readers.get(op.outputs[0], ()))
         if isinstance(gate, Gate) and gate.axis is None and edges:
-            dying = _dying(edges, what_if, makers)
+            dying = _dying(edges, trials, makers)
             site = Site(op.outputs[0], axis=None)
             earlier = found.get(gate)
             sites, ops = (earlier.sites, earlier.ops) if earlier else ([], [])
@@ -64,29 +64,29 @@ def _gate_of(tensor: Tensor, makers: Mapping[Tensor, Op]) -> Op | None:
     return None
 
 
-def _branches(op: Op, what_if: WhatIf, makers: Mapping[Tensor, Op]) -> list[int]:
+def _branches(op: Op, trials: Trials, makers: Mapping[Tensor, Op]) -> list[int]:
     """The numbers of the operands that are residual branches."""
     alike = {tensor.shape for tensor in [*op.inputs, *op.outputs]}
     if len(set(op.inputs)) < 2 or len(set(op.inputs)) < len(op.inputs) or len(alike) > 1:
         return []
-    if not all(_vanishes(op, number, what_if) for number in range(len(op.inputs))):
+    if not all(_vanishes(op, number, trials) for number in range(len(op.inputs))):
         return []
-    costs = _costs_from_common_ancestor(op.inputs, what_if, makers)
+    costs = _costs_from_common_ancestor(op.inputs, trials, makers)
     return [i for i, cost in enumerate(costs) if cost > min(costs)]
 
 
-def _vanishes(op: Op, number: int, what_if: WhatIf) -> bool:
+def _vanishes(op: Op, number: int, trials: Trials) -> bool:
     """Tells whether an operand that is 0 leaves the others, and is needed no more."""
     known = [{} for _ in op.inputs]
     known[number] = constant_everywhere(0.0, op.inputs[number].shape)
-    handler = what_if.handlers[op]
+    handler = trials.handlers[op]
     if any(wholly_constant(each) is not None for each in handler.values(op, known)):
         return False
     return handler.needs(op, [{} for _ in op.outputs], known)[number] is None
 
 
 def _costs_from_common_ancestor(
-    operands: Sequence[Tensor], what_if: WhatIf, makers: Mapping[Tensor, Op]
+    operands: Sequence[Tensor], trials: Trials, makers: Mapping[Tensor, Op]
 ) -> list[int]:
     """For each operand, the multiply-accumulates on the cheapest path from the last tensor that
     all are computed from. Empty if there is none.
@@ -95,7 +95,7 @@ def _costs_from_common_ancestor(
     numbers = {tensor: i for i, tensor in enumerate(operands)}  # breaks ties in the heap
 
     def entry(tensor: Tensor) -> tuple[int, int, Tensor]:
-        number = what_if.order[makers[tensor]] if tensor in makers else -1
+        number = trials.order[makers[tensor]] if tensor in makers else -1
         return -number, numbers.setdefault(tensor, len(numbers)), tensor
 
     heap = [entry(tensor) for tensor in operands]
@@ -117,22 +117,22 @@ def _costs_from_common_ancestor(
     return []
 
 
-def _dying(edges: set[Edge], what_if: WhatIf, makers: Mapping[Tensor, Op]) -> list[Op]:
+def _dying(edges: set[Edge], trials: Trials, makers: Mapping[Tensor, Op]) -> list[Op]:
     """The ops that nobody needs if these readers of one tensor do not need it, in order."""
-    outputs = set(what_if.graph.outputs)
+    outputs = set(trials.graph.outputs)
     dead = set(edges)
     reader, number = next(iter(edges))
     first = makers[reader.inputs[number]]
-    heap, waiting, dying = [-what_if.order[first]], {-what_if.order[first]: first}, []
+    heap, waiting, dying = [-trials.order[first]], {-trials.order[first]: first}, []
     while heap:
         op = waiting[heapq.heappop(heap)]
-        readers = [edge for tensor in op.outputs for edge in what_if.readers.get(tensor, ())]
+        readers = [edge for tensor in op.outputs for edge in trials.readers.get(tensor, ())]
         if outputs & set(op.outputs) or not dead.issuperset(readers):
             continue
         dying.append(op)
         dead.update((op, i) for i in range(len(op.inputs)))
         for tensor in op.inputs:
-            number = -what_if.order[makers[tensor]] if tensor in makers else 1
+            number = -trials.order[makers[tensor]] if tensor in makers else 1
             if number <= 0 and number not in waiting:
                 waiting[number] = makers[tensor]
                 heapq.heappush(heap, number)

@@ -8,10 +8,10 @@ import pytest
 from keras import Input, Model, layers
 
 from keras_sbp.graph import find_gates, trace
-from keras_sbp.graph.what_if import WhatIf
-from keras_sbp.pruning.input_moments import Meter, State
-from keras_sbp.pruning.readers import find_readers
-from keras_sbp.pruning.reweight import reweight
+from keras_sbp.graph.removal import Trials
+from keras_sbp.pruning.linear_readers import find_readers
+from keras_sbp.pruning.moments import Meter, State
+from keras_sbp.pruning.refit import reweight
 from tests.pruning.oracle import gate, randomise
 from tests.pruning.redundant import (
     REDUNDANT,
@@ -30,7 +30,7 @@ def drop(model: Model, every: int = 3) -> dict:
 
 def reweighted(gated: Model, decisions: dict, data: np.ndarray) -> tuple:
     graph = trace(gated)
-    return reweight(graph, WhatIf(graph), decisions, data)
+    return reweight(Trials(graph), decisions, data)
 
 
 @pytest.mark.parametrize("name", REDUNDANT)
@@ -47,13 +47,13 @@ def test_second_copies_are_not_missed(name: str) -> None:
 def test_no_reader_does_worse_than_with_its_old_weights(name: str) -> None:
     gated = with_marks(REDUNDANT[name]())
     graph, data = trace(gated), data_for(gated)
-    what_if = WhatIf(graph)
+    trials = Trials(graph)
     decisions = {each: np.arange(each.units) % 4 > 1 for each in find_gates(gated)}
-    new = reweight(graph, what_if, decisions, data)
+    new = reweight(trials, decisions, data)
     assert new
     values = {id(variable): value for variable, value in new}
     for each in decisions:
-        for reader in find_readers(graph, what_if, each).linear:
+        for reader in find_readers(trials, each).linear:
             layer = reader.op.operation
             if id(layer.kernel) not in values:
                 continue

@@ -9,17 +9,17 @@ from keras import Input, Model, layers
 
 from keras_sbp.graph import find_gates, trace
 from keras_sbp.graph.facts import linear_map
+from keras_sbp.graph.removal import Trials
 from keras_sbp.graph.run import run
-from keras_sbp.graph.what_if import WhatIf
 from keras_sbp.layers import deciding
-from keras_sbp.pruning.readers import find_readers
+from keras_sbp.pruning.linear_readers import find_readers
 from tests.pruning.oracle import gate, random_inputs, randomise
 from tests.pruning.zoo import ZOO
 
 
 def readers_of(model: Model, number: int = 0):
     graph = trace(model)
-    return find_readers(graph, WhatIf(graph), find_gates(model)[number])
+    return find_readers(Trials(graph), find_gates(model)[number])
 
 
 def names(readers) -> tuple[list[str], dict[str, str]]:
@@ -31,12 +31,12 @@ def names(readers) -> tuple[list[str], dict[str, str]]:
 def test_features_vanish_with_their_unit_and_with_no_other(name: str) -> None:
     model = randomise(ZOO[name](), drop=0.0)
     graph = trace(model)
-    what_if = WhatIf(graph)
+    trials = Trials(graph)
     inputs = random_inputs(model)
     gates = find_gates(model)
     everything = {each: np.ones(each.units, bool) for each in gates}
     for each in gates:
-        for reader in find_readers(graph, what_if, each).linear:
+        for reader in find_readers(trials, each).linear:
             axis, tensor = linear_map(reader.op).feature_axis, reader.op.inputs[0]
             for unit in {0, each.units // 2, each.units - 1} if each.units > 1 else ():
                 keep = everything[each].copy()

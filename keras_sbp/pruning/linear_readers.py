@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_sbp.graph import Graph, Op
+from keras_sbp.graph import Op
 from keras_sbp.graph.facts import linear_map
 from keras_sbp.graph.handler import OPAQUE, kind
-from keras_sbp.graph.what_if import Outcome, Site, WhatIf
+from keras_sbp.graph.removal import Outcome, Site, Trials
 from keras_sbp.pruning.gates import Gate, axis_of
 
 # The second moments of so many features take half a gigabyte.
@@ -43,7 +43,7 @@ class Readers:
     skipped: dict[Op, str] = field(default_factory=dict)
 
 
-def find_readers(graph: Graph, what_if: WhatIf, gate: Gate) -> Readers:
+def find_readers(trials: Trials, gate: Gate) -> Readers:
     """Returns what reads a gate's units, wherever each of them is read alone until then.
 
     The features that belong to a unit are found by trial: they become constant when it goes.
@@ -51,23 +51,22 @@ def find_readers(graph: Graph, what_if: WhatIf, gate: Gate) -> Readers:
     trials are enough.
 
     Args:
-        graph: a traced program.
-        what_if: trials on it; gates let units pass there.
+        trials: on a traced program; gates let units pass there.
         gate: one of its gates.
     """
-    calls = [op for op in graph.ops if op.operation is gate]
+    calls = [op for op in trials.graph.ops if op.operation is gate]
     readers = Readers()
     if gate.axis is None:
         return readers
-    trials = [[_trial(what_if, calls, units) for units in pair] for pair in _halves(gate.units)]
-    outcomes = [outcome for pair in trials for outcome in pair if outcome is not None]
+    tried = [[_trial(trials, calls, units) for units in pair] for pair in _halves(gate.units)]
+    outcomes = [outcome for pair in tried for outcome in pair if outcome is not None]
     reached = {op for each in outcomes for (op, _), known in each.known.items() if known}
-    for op in sorted(reached.difference(calls), key=what_if.order.__getitem__):
-        reason = _why_not(what_if, op)
-        unit_of = _unit_of(trials, op) if reason is None else None
+    for op in sorted(reached.difference(calls), key=trials.order.__getitem__):
+        reason = _why_not(trials, op)
+        unit_of = _unit_of(tried, op) if reason is None else None
         if unit_of is not None and (unit_of >= 0).any():
             readers.linear.append(Reader(op, unit_of))
-        elif not _passes(what_if, outcomes, op):
+        elif not _passes(trials, outcomes, op):
             readers.skipped[op] = reason or "it reads the units along another axis"
     return readers
 
@@ -82,16 +81,16 @@ def _halves(units: int) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def _trial(what_if: WhatIf, calls: list[Op], units: np.ndarray) -> Outcome | None:
+def _trial(trials: Trials, calls: list[Op], units: np.ndarray) -> Outcome | None:
     if not units.size:
         return None
     removed = tuple(int(unit) for unit in units)
     sites = [Site(op.outputs[0], axis_of(op), removed=removed) for op in calls]
-    return what_if.remove(sites, among=())
+    return trials.remove(sites, among=())
 
 
-def _why_not(what_if: WhatIf, op: Op) -> str | None:
-    if what_if.handlers[op] is OPAQUE:
+def _why_not(trials: Trials, op: Op) -> str | None:
+    if trials.handlers[op] is OPAQUE:
         return "it is opaque"
     linear = linear_map(op)
     if linear is None:
@@ -104,13 +103,13 @@ def _why_not(what_if: WhatIf, op: Op) -> str | None:
     return None
 
 
-def _unit_of(trials: list[list[Outcome | None]], op: Op) -> np.ndarray:
+def _unit_of(tried: list[list[Outcome | None]], op: Op) -> np.ndarray:
     """A feature's unit is known where every digit is: one half frees it, and the other does not."""
     linear = linear_map(op)
     axis, kernel = linear.feature_axis, linear.kernel
     size = kernel.shape[-2]
     unit_of, known = np.zeros(size, int), np.ones(size, bool)
-    for digit, pair in enumerate(trials):
+    for digit, pair in enumerate(tried):
         zero, one = (_constant(outcome, op, axis, size) for outcome in pair)
         known &= zero ^ one
         unit_of += one.astype(int) << digit
@@ -122,7 +121,7 @@ def _constant(outcome: Outcome | None, op: Op, axis: int, size: int) -> np.ndarr
     return ~np.isnan(known[axis]) if axis in known else np.zeros(size, bool)
 
 
-def _passes(what_if: WhatIf, outcomes: list[Outcome], op: Op) -> bool:
+def _passes(trials: Trials, outcomes: list[Outcome], op: Op) -> bool:
     """Tells whether anything is known behind an op."""
-    behind = [edge for tensor in op.outputs for edge in what_if.readers.get(tensor, ())]
+    behind = [edge for tensor in op.outputs for edge in trials.readers.get(tensor, ())]
     return any(outcome.known.get(edge) for outcome in outcomes for edge in behind)

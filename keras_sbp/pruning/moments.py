@@ -16,7 +16,7 @@ from keras_sbp.graph.domains import slots_of
 from keras_sbp.graph.facts import linear_map
 from keras_sbp.graph.run import run
 from keras_sbp.pruning.gates import Gate, gates_of, with_decisions
-from keras_sbp.pruning.readers import Reader
+from keras_sbp.pruning.linear_readers import Reader
 from keras_sbp.rules.least_squares import Moments
 
 BATCH_SIZE = 64

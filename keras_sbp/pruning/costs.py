@@ -7,28 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_sbp.graph import Op, macs
-from keras_sbp.graph.what_if import Outcome, WhatIf
+from keras_sbp.graph.removal import Outcome, Trials
 from keras_sbp.pruning.plan import Placement
 
 
-def weights_by_macs(placements: Sequence[Placement], what_if: WhatIf) -> list[float]:
+def weights_by_macs(placements: Sequence[Placement], trials: Trials) -> list[float]:
     """Returns KL weights in proportion to what one unit of each gate costs.
 
     They are normalised so that their mean over all units of these gates is 1: the KL as a whole
     weighs as much as with a weight of 1 everywhere.
     """
-    costs = np.array([_cost(placement, what_if) for placement in placements])
+    costs = np.array([_cost(placement, trials) for placement in placements])
     units = np.array([placement.units for placement in placements])
     mean = (costs * units).sum() / units.sum()
     return [1.0] * len(placements) if mean == 0 else [float(cost / mean) for cost in costs]
 
 
-def _cost(placement: Placement, what_if: WhatIf) -> float:
+def _cost(placement: Placement, trials: Trials) -> float:
     """The multiply-accumulates per example that one unit costs."""
-    return sum(macs(op) * share for op, share in shares(placement, what_if).items())
+    return sum(macs(op) * share for op, share in shares(placement, trials).items())
 
 
-def shares(placement: Placement, what_if: WhatIf) -> dict[Op, float]:
+def shares(placement: Placement, trials: Trials) -> dict[Op, float]:
     """Returns which part of each layer goes with one unit of a gate.
 
     Those are the layers that make the unit, the depthwise convolutions and normalisations that
@@ -36,7 +36,7 @@ def shares(placement: Placement, what_if: WhatIf) -> dict[Op, float]:
     """
     if placement.group is None:
         return dict.fromkeys(placement.ops, 1.0)
-    outcome = what_if.remove(placement.sites, placement.ops, zeros=True)
+    outcome = trials.remove(placement.sites, placement.ops, zeros=True)
     own = {spot.tensor: spot for spot in placement.group.spots}
     found = {}
     for op in {op for op, _ in outcome.edges}:

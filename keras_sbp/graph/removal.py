@@ -65,7 +65,7 @@ class Outcome:
         return needs is None or (spot.axis in needs and not needs[spot.axis][UNIT])
 
 
-class WhatIf:
+class Trials:
     """Removes units on trial; remembers what handlers answered.
 
     Args:
