@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Each worker begins with tests that stand together, so that what they share is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 # TensorFlow's start-up notes would bury the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -17,7 +20,7 @@ demo: $(VENV)/.has-demo
 
 ## test: all tests, Keras on TensorFlow
 test: $(VENV)/.has-dev
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2
+	KERAS_BACKEND=tensorflow $(PYTEST)
 
 ## test-jax: the backend-neutral tests that differ most by backend, Keras on JAX
 # XLA need not optimise what runs once. Compiling every shape of a random network takes long.
@@ -28,7 +31,7 @@ JAX_TESTS := tests/distributions tests/layers tests/rules tests/callbacks \
 test-jax: $(VENV)/.has-dev
 	KERAS_BACKEND=jax \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
-		$(BIN)/python -m pytest -n 2 --graphs 4 $(JAX_TESTS)
+		$(PYTEST) --graphs 4 $(JAX_TESTS)
 
 ## test-kernels: the tests of kernels that TensorFlow has on some processors only, with and without
 test-kernels: $(VENV)/.has-dev
@@ -39,16 +42,16 @@ test-kernels: $(VENV)/.has-dev
 
 ## test-extras: the tests with KerasHub and with tensorflow-model-optimization
 test-extras: $(VENV)/.has-extras
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 -m "keras_hub or tfmot" tests
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "keras_hub or tfmot" tests
 
 ## test-peer: the tests with Torch-Pruning; PyTorch is several gigabytes on some platforms
 test-peer: $(VENV)/.has-dev $(VENV)/.has-peer
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2 -m peer tests
+	KERAS_BACKEND=tensorflow $(PYTEST) -m peer tests
 
 ## random-graphs: prune many random networks and compare; GRAPHS=10000 says how many
 GRAPHS ?= 1000
 random-graphs: $(VENV)/.has-dev
-	KERAS_BACKEND=numpy $(BIN)/python -m pytest -n 2 tests/pruning/test_random_graphs.py --graphs $(GRAPHS)
+	KERAS_BACKEND=numpy $(PYTEST) tests/pruning/test_random_graphs.py --graphs $(GRAPHS)
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ N, H, W, T, CLASSES = 12, 8, 4, 5, 3
 RNG = np.random.default_rng(0)
 LOSSES = keras.losses
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 def segmenter(size=(H, W)):
     """A U-Net of one level."""

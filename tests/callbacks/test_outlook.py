@@ -27,6 +27,8 @@ ADAM_LIKE = [
     lambda rate: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(rate)),
 ]
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 def gated(optimizer, cls=keras.Sequential, **arguments):
     """A gate on the features and a linear model, to which noise is worth nothing from the start."""

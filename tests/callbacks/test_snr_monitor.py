@@ -17,6 +17,8 @@ from keras_sbp.layers import SBPLayer
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = X[:, :1]
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 @pytest.fixture(autouse=True)
 def quiet(recwarn):

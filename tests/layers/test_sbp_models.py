@@ -11,6 +11,8 @@ from keras_sbp.layers import SBPLayer
 
 N = 8
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 def gate(**arguments):
     return SBPLayer(num_samples=N, **arguments)

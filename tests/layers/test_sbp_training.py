@@ -10,6 +10,8 @@ from keras import ops
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 def no_data_loss(y_true, y_pred):
     return 0.0 * ops.mean(y_pred, axis=-1)

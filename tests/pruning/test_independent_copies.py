@@ -19,6 +19,8 @@ from keras_sbp.graph import find_gates
 X = np.random.default_rng(0).normal(size=(8, 2, 2, 2)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(8, 3)).astype("float32")
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 class Own(layers.Layer):
     """Nothing but a deep copy copies it: Keras captures no functions."""
