@@ -34,7 +34,7 @@ class Spot:
 
 
 @dataclass(eq=False)
-class Group:
+class CoupledUnits:
     """Spots that hold the same units.
 
     Attributes:
@@ -54,7 +54,7 @@ class Group:
         return [spot for spot, handed_on in self.spots.items() if not handed_on]
 
 
-def coupled_units(graph: Graph, handlers: Mapping[Op, LayerHandler]) -> list[Group]:
+def coupled_units(graph: Graph, handlers: Mapping[Op, LayerHandler]) -> list[CoupledUnits]:
     """Returns the groups of a program, in the order of their first spots.
 
     The calls of a shared layer are coupled too: they have one set of weights. Axes of unknown
@@ -76,9 +76,9 @@ def coupled_units(graph: Graph, handlers: Mapping[Op, LayerHandler]) -> list[Gro
     contracted = [pair for op in graph.ops for pair in _contracted(op, handlers[op])]
     for pair in [*contracted, *_shared(graph)]:
         forest.join(*pair)
-    groups: dict[Spot, Group] = {}
+    groups: dict[Spot, CoupledUnits] = {}
     for spot, handed in origins.items():
-        group = groups.setdefault(forest.root(spot), Group())
+        group = groups.setdefault(forest.root(spot), CoupledUnits())
         group.spots[spot] = handed
         if spot in makers:
             group.makers[spot] = makers[spot]

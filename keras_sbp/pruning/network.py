@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_sbp.benchmarking.latency import LatencyYardstick
 from keras_sbp.graph import Graph, Op, analyse, macs, read
-from keras_sbp.graph.coupling import Group
+from keras_sbp.graph.coupling import CoupledUnits
 from keras_sbp.graph.facts import kernel_rows, normalization_scale
 from keras_sbp.graph.removal import Trials
 from keras_sbp.layers import SBPLayer
@@ -134,7 +134,7 @@ def _group(gate: Gate) -> UnitGroup:
     return UnitGroup(gate.name, gate.units, gate.posterior, gate.rule, is_branch, gate.alive)
 
 
-def _kernels(group: Group, producers: list[Op]) -> dict[int, np.ndarray]:
+def _kernels(group: CoupledUnits, producers: list[Op]) -> dict[int, np.ndarray]:
     """The kernels that make a group's units, one row per unit, by id of the layer."""
     found = {}
     for spot in group.sources:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_sbp.graph import Op
 from keras_sbp.graph.checks import ask_computes
-from keras_sbp.graph.coupling import Group, Spot, coupled_units, makes_several_of_one
+from keras_sbp.graph.coupling import CoupledUnits, Spot, coupled_units, makes_several_of_one
 from keras_sbp.graph.facts import unit_axes
 from keras_sbp.graph.handler import kind
 from keras_sbp.graph.removal import UNIT, Site, Trials
@@ -72,7 +72,7 @@ def units_of(layer: Any, shape: tuple[int | None, ...]) -> int:
     return shape[1 if first else -1] or 0
 
 
-def _producers(group: Group, trials: Trials) -> list[Op]:
+def _producers(group: CoupledUnits, trials: Trials) -> list[Op]:
     """The layers that make the units with weights of their own, in order."""
     found = []
     for spot in group.sources:
@@ -90,7 +90,7 @@ def _unit_axes(op: Op, trials: Trials) -> list[int]:
     return [op.outputs[0].rank - 1] if getattr(op.operation, "weights", ()) else []
 
 
-def _normalised(group: Group, stands_for: dict[Spot, list[Op]]) -> list[Op]:
+def _normalised(group: CoupledUnits, stands_for: dict[Spot, list[Op]]) -> list[Op]:
     """A normalisation that mixes the units of one layer stands for that layer.
 
     The layer itself stays whole then, but what reads the normalised units shrinks.
@@ -98,7 +98,7 @@ def _normalised(group: Group, stands_for: dict[Spot, list[Op]]) -> list[Op]:
     return stands_for.get(group.sources[0], []) if len(group.sources) == 1 else []
 
 
-def _behind(blockers: Sequence[Op], group: Group) -> Iterator[Spot]:
+def _behind(blockers: Sequence[Op], group: CoupledUnits) -> Iterator[Spot]:
     """Yields where a group's units come out of normalisations: not, say, its positions."""
     axes = {spot.tensor: spot.axis for spot in group.spots}
     for op in blockers:
@@ -107,7 +107,7 @@ def _behind(blockers: Sequence[Op], group: Group) -> Iterator[Spot]:
             yield Spot(op.outputs[0], axes[op.inputs[0]])
 
 
-def _existing_gate(group: Group, producers: list[Op]) -> Placement | None:
+def _existing_gate(group: CoupledUnits, producers: list[Op]) -> Placement | None:
     """The gates that the model has for these units, as one."""
     gates = _gates(group)
     if not gates:
@@ -116,7 +116,7 @@ def _existing_gate(group: Group, producers: list[Op]) -> Placement | None:
     return _existing(group, producers, next(iter(gates)).name, sites)
 
 
-def _gates(group: Group) -> dict[Gate, list[Site]]:
+def _gates(group: CoupledUnits) -> dict[Gate, list[Site]]:
     gates: dict[Gate, list[Site]] = {}
     for spot, op in group.makers.items():
         if isinstance(op.operation, Gate) and axis_of(op) == spot.axis:
@@ -124,12 +124,12 @@ def _gates(group: Group) -> dict[Gate, list[Site]]:
     return gates
 
 
-def _existing(group: Group, producers: list[Op], name: str, sites: list[Site]) -> Placement:
+def _existing(group: CoupledUnits, producers: list[Op], name: str, sites: list[Site]) -> Placement:
     ops = list(dict.fromkeys(group.makers.values()))
     return Placement(name, list(producers), sites, sites[0].axis, ops, group)
 
 
-def _kind(group: Group, producers: list[Op], trials: Trials) -> str:
+def _kind(group: CoupledUnits, producers: list[Op], trials: Trials) -> str:
     """Layers that make several axes of units at once are those of attention."""
     for spot in group.sources:
         op = group.makers.get(spot)
@@ -140,7 +140,7 @@ def _kind(group: Group, producers: list[Op], trials: Trials) -> str:
     return "units"
 
 
-def _is_wanted(group_kind: str, group: Group, wishes: Wishes) -> bool:
+def _is_wanted(group_kind: str, group: CoupledUnits, wishes: Wishes) -> bool:
     if group_kind == "heads":
         return wishes.attention is not None
     if group_kind == "width":
@@ -149,7 +149,7 @@ def _is_wanted(group_kind: str, group: Group, wishes: Wishes) -> bool:
 
 
 def _place(
-    trials: Trials, group: Group, producers: list[Op], group_kind: str, wishes: Wishes
+    trials: Trials, group: CoupledUnits, producers: list[Op], group_kind: str, wishes: Wishes
 ) -> Placement:
     search = SiteSearch(group, trials)
     sites = search.find(tie_residual=wishes.tie_residual)
@@ -171,7 +171,7 @@ def _name(producer: Op, group_kind: str) -> str:
     return f"{attention}_{group_kind}_gate"
 
 
-def _refuse_hopeless(trials: Trials, group: Group) -> None:
+def _refuse_hopeless(trials: Trials, group: CoupledUnits) -> None:
     for spot in group.spots:
         op = group.makers.get(spot)
         if spot.tensor in trials.graph.inputs:

@@ -1,17 +1,17 @@
-"""The gates that are to be put into a network."""
+"""The gates that are to be put into a network, and those that it has."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from keras_sbp.graph import Op
-from keras_sbp.graph.coupling import Group
+from keras_sbp.graph.coupling import CoupledUnits
 from keras_sbp.graph.removal import Site
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """One gate to be.
+    """One gate, there or to be.
 
     Attributes:
         name: of the gate, not yet unique.
@@ -19,7 +19,7 @@ class Placement:
         sites: where it is called.
         axis: the gate's argument.
         ops: all that goes on between the units' sources and their readers.
-        group: the units; None if the gate is for a whole branch.
+        group: the coupled units; None if the gate is for a whole branch.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Placement:
     sites: list[Site]
     axis: int | None
     ops: list[Op]
-    group: Group | None = None
+    group: CoupledUnits | None = None
 
     @property
     def units(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_sbp.graph import Op, macs
-from keras_sbp.graph.coupling import Group, Spot
+from keras_sbp.graph.coupling import CoupledUnits, Spot
 from keras_sbp.graph.handler import kind
 from keras_sbp.graph.removal import Edge, Outcome, Site, Trials
 
@@ -32,7 +32,7 @@ class SiteSearch:
         trials: of the program.
     """
 
-    def __init__(self, group: Group, trials: Trials) -> None:
+    def __init__(self, group: CoupledUnits, trials: Trials) -> None:
         self._group = group
         self._trials = trials
         self.ops = list(dict.fromkeys(group.makers.values()))

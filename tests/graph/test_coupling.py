@@ -7,7 +7,13 @@ import pytest
 from keras import Input, Model, layers, ops
 
 from keras_sbp.graph import analyse, trace
-from keras_sbp.graph.coupling import Group, Spot, coupled_units, handed_on, makes_several_of_one
+from keras_sbp.graph.coupling import (
+    CoupledUnits,
+    Spot,
+    coupled_units,
+    handed_on,
+    makes_several_of_one,
+)
 
 
 def pairs(layer, *shapes) -> set[tuple[int, int, int]]:
@@ -68,13 +74,13 @@ def test_several_units_of_one(layer, expected: bool) -> None:
     assert makes_several_of_one(op, handler, Spot(op.outputs[0], 3)) is expected
 
 
-def groups_of(model: Model) -> tuple[list[Group], dict]:
+def groups_of(model: Model) -> tuple[list[CoupledUnits], dict]:
     graph = trace(model)
     outputs = {op.name: op.outputs[0] for op in graph.ops}
     return coupled_units(graph, analyse(graph).handlers), outputs
 
 
-def names(group: Group) -> list[str]:
+def names(group: CoupledUnits) -> list[str]:
     return [op.name for op in dict.fromkeys(group.makers.values())]
 
 
