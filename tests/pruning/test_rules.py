@@ -429,3 +429,40 @@ def test_input_change_asks_for_reweighting_also_inside_a_budget(reweight: bool) 
     kept = np.asarray(small.get_layer("logits").kernel)
     is_part = all(np.isclose(kernel, row).all(1).any() for row in kept)
     assert is_part is not reweight
+
+
+def test_a_plain_network_is_verified_at_inference() -> None:
+    image = Input((8, 8, 3))
+    x = layers.RandomFlip()(image)
+    x = layers.Dropout(0.5)(layers.Conv2D(8, 3, name="conv", activation="relu")(x))
+    model = randomise(Model(image, layers.Dense(2)(layers.Flatten()(x))))
+    small, report = keras_sbp.prune(model, L1Norm(0.5))
+    assert widths(small)["conv"] == 4
+    assert report.max_abs_error < 1e-4 < report.variation
+
+
+@pytest.mark.tensorflow
+def test_a_plain_network_that_reads_text_is_verified() -> None:
+    words = Input((3,), dtype="string")
+    x = layers.Embedding(3, 8)(layers.StringLookup(vocabulary=["a", "b"])(words))
+    x = layers.Dense(6, activation="relu", name="hidden")(layers.Flatten()(x))
+    small, report = keras_sbp.prune(randomise(Model(words, layers.Dense(2)(x))), L1Norm(0.5))
+    assert widths(small)["hidden"] == 3
+    assert report.compared[0].dtype == "string"
+
+
+def test_a_subclassed_network_without_gates() -> None:
+    class Two(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = layers.Dense(8, activation="relu", name="hidden")
+            self.last = layers.Dense(2, name="last")
+
+        def call(self, x):
+            return self.last(self.hidden(x))
+
+    model = Two()
+    model(np.zeros((2, 5), "float32"))
+    small, report = keras_sbp.prune(randomise(model), L1Norm(0.5))
+    assert widths(small) == {"hidden": 4, "last": 2}
+    assert [each.name for each in report.gates] == ["hidden_gate"]
