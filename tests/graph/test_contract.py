@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import pytest
 
@@ -30,27 +32,35 @@ def is_first_of_its_handler(cls: type) -> bool:
 # Elsewhere every operation is compiled before it runs once, which takes long.
 ALL = keras.backend.backend() in ("tensorflow", "numpy")
 
+
+def is_thorough(cls: type, number: int) -> bool:
+    """One class of each handler is tested thoroughly, its other classes and cases in short."""
+    return ALL and number == 0 and is_first_of_its_handler(cls)
+
+
 PARAMETERS = [
-    pytest.param(cls, number, id=f"{cls.__module__.split('.')[2]}-{cls.__name__}-{number}")
+    pytest.param(
+        cls, number, check, id=f"{cls.__module__.split('.')[2]}-{cls.__name__}-{number}-{check}"
+    )
     for cls, cases in CASES.items()
     for number in range(len(cases))
     if ALL or (number == 0 and is_first_of_its_handler(cls))
+    for check in (TableContract.checks() if is_thorough(cls, number) else ON_SINGLE_CALLS)
 ]
 
 
-@pytest.mark.parametrize(("cls", "number"), PARAMETERS)
-def test_contract(cls: type, number: int, pytestconfig: pytest.Config) -> None:
-    """One class of each handler is tested thoroughly, its other classes and cases in short."""
+@functools.lru_cache(maxsize=1)
+def contract_of(cls: type, number: int, trials: int) -> TableContract:
+    """The checks of a case follow one another, and share the calls that they make."""
     contract = TableContract(CASES[cls][number])
-    thorough = ALL and number == 0 and is_first_of_its_handler(cls)
-    trials = pytestconfig.getoption("--trials")
+    thorough = is_thorough(cls, number)
     contract.trials, contract.keeps = (trials, ("half",)) if thorough else (trials // 2, ())
-    for test in all_tests(contract) if thorough else ON_SINGLE_CALLS:
-        getattr(contract, test)()
+    return contract
 
 
-def all_tests(contract: TableContract) -> list[str]:
-    return [name for name in dir(contract) if name.startswith("test_")]
+@pytest.mark.parametrize(("cls", "number", "check"), PARAMETERS)
+def test_contract(cls: type, number: int, check: str, pytestconfig: pytest.Config) -> None:
+    getattr(contract_of(cls, number, pytestconfig.getoption("--trials")), check)()
 
 
 def test_every_class_is_in_the_table() -> None:

@@ -78,16 +78,23 @@ def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
 
+@pytest.mark.parametrize("check", LayerHandlerContract.checks())
 @pytest.mark.parametrize(
     ("cls", "handler", "contract"),
     [(Swish, Correct, SwishContract), (Projection, DenseHandler, ProjectionContract)],
 )
-def test_correct_handler_passes(cls: type, handler: type, contract: type) -> None:
+def test_correct_handler_passes(cls: type, handler: type, contract: type, check: str) -> None:
     register_handler(cls)(handler)
-    tests = [getattr(contract(), name) for name in dir(contract) if name.startswith("test_")]
-    assert len(tests) == 12
-    for test in tests:
-        test()
+    getattr(contract(), check)()
+
+
+def test_a_subclass_names_its_own_checks_too() -> None:
+    class More(SwishContract):
+        def test_more(self):
+            pass
+
+    assert set(More.checks()) == {*SwishContract.checks(), "test_more"}
+    assert len(SwishContract.checks()) == 12
 
 
 class WrongConstants(Correct):
