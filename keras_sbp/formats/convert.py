@@ -37,6 +37,9 @@ class Inference(keras.Model):
     default, and that of `RandomFlip` and its like is training. What is called inside of this model
     with `training=False` hears nothing else, however deep it lies.
 
+    Some layers (`RandomHue`) draw random numbers at inference too, which nobody reads there. On
+    TensorFlow their seeds are left as they are: what stepped them would stay in a file.
+
     Args:
         model: A built model. It is shared, not copied, and not changed.
     """
@@ -46,10 +49,42 @@ class Inference(keras.Model):
         super().__init__(name=model.name, autocast=False)
         self.model = model
         self.built = True
+        self._seeds = [v for v in model.variables if v.name == "seed_generator_state"]
 
     def call(self, inputs: Any) -> Any:
         """Call the model at inference."""
+        if self._seeds and keras.backend.backend() == "tensorflow":
+            found = self._without_stepping_seeds(inputs)
+            if found is not None:
+                return found[0]
         return self.model(inputs, training=False)
+
+    def _without_stepping_seeds(self, inputs: Any) -> tuple[Any] | None:
+        """The outputs, if they read no seed and no other variable is changed."""
+        seeds = [(seed, keras.ops.multiply(seed, 1)) for seed in self._seeds]
+        scope = keras.StatelessScope(seeds)
+        try:
+            with scope:
+                outputs = self.model(inputs, training=False)
+        except Exception:  # A seed that is stepped inside a loop. If it is more, it comes again.
+            return None
+        others = set(scope.state_mapping) - {id(seed) for seed, _ in seeds}
+        if others or _reads(keras.tree.flatten(outputs), {value.op for _, value in seeds}):
+            return None
+        return (outputs,)
+
+
+def _reads(outputs: list[Any], ops: set[Any]) -> bool:
+    """Whether tensors of a graph of TensorFlow's depend on any of its operations."""
+    waiting, seen = [tensor.op for tensor in outputs], set()
+    while waiting:
+        op = waiting.pop()
+        if op in ops:
+            return True
+        if op not in seen:
+            seen.add(op)
+            waiting += [tensor.op for tensor in op.inputs]
+    return False
 
 
 def traced_nodes(model: keras.Model, specs: Any, doing: str) -> list[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -36,11 +38,11 @@ class OpenVINO(Format):
     def convert(
         self, model: keras.Model, path: pathlib.Path, specs: Any, quantization: Quantizing | None
     ) -> None:
-        """Writes a model, without outputs that it does not have."""
+        """Writes a model."""
         model = float32_twin(model)
         ov = require("openvino", "Exporting to OpenVINO")
         try:
-            with statistics_as_constants(model):
+            with statistics_as_constants(model), _outputs_alone(ov):
                 export_with_keras(model, path, "openvino", specs)
         except (ov.frontend.OpConversionFailure, RuntimeError) as error:
             ops = _missing(str(error))
@@ -53,7 +55,6 @@ class OpenVINO(Format):
             if isinstance(error, ov.frontend.OpConversionFailure):
                 raise refusal(model, self.title, [str(error)]) from error
             raise
-        _remove_dangling_outputs(path)
 
     def load(self, path: pathlib.Path, num_threads: int) -> Runtime:
         """Compiles a model for the processor."""
@@ -109,20 +110,21 @@ def _missing(said: str) -> list[str]:
     return re.split(r",\s*", found[1].strip()) if found else re.findall(_LOST_TABLE, said)
 
 
-def _remove_dangling_outputs(path: pathlib.Path) -> None:
-    """Rewrite an OpenVINO model without outputs that the Keras model does not have.
+@contextlib.contextmanager
+def _outputs_alone(ov: Any) -> Iterator[None]:
+    """While this lasts, OpenVINO converts what the outputs of a function need, and nothing else.
 
-    What is computed inside a layer and used by nobody (the last state of an LSTM) becomes an
-    output of the file.
+    Otherwise what is computed inside a layer and read by nobody becomes an output of the file (the
+    last state of an LSTM), or has no counterpart (random numbers that are for training).
     """
-    ov = require("openvino", "Exporting to OpenVINO")
-    # The weights are about to be written over, so they must not be mapped from their file.
-    core = ov.Core()
-    core.set_property({"ENABLE_MMAP": False})
-    model = core.read_model(path)
-    # Names of inner tensors have the layers' scopes in front: "model/layer/op:0".
-    dangling = [o for o in model.outputs if o.names and all("/" in name for name in o.names)]
-    if dangling and len(dangling) < len(model.outputs):
-        for output in dangling:
-            model.remove_result(output.node)
-        ov.serialize(model, path)
+    convert = ov.convert_model
+
+    def convert_outputs(function: Any) -> Any:
+        traced = function.get_concrete_function()
+        return convert(traced, output=[tensor.name for tensor in traced.graph.outputs])
+
+    try:
+        ov.convert_model = convert_outputs
+        yield
+    finally:
+        ov.convert_model = convert

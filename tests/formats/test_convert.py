@@ -67,6 +67,21 @@ def augmented() -> keras.Model:
     return keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
 
 
+def colored() -> keras.Model:
+    """What draws random numbers at inference, too, though nobody reads them there."""
+    kinds = [
+        layers.RandomSharpness(0.5),
+        layers.RandomGrayscale(0.5),
+        layers.RandomHue(0.2),
+        layers.RandomSaturation(0.2),
+        layers.RandomPosterization(3),
+        layers.RandomColorDegeneration(0.5),
+    ]
+    image = keras.Input((9, 9, 3), name="image")
+    x = layers.Conv2D(4, 3)(layers.MixUp()(keras.Sequential(kinds)(image)))
+    return keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+
+
 def own_layers() -> keras.Model:
     image = keras.Input((9, 9, 3), name="image")
     x = keras.Sequential([Outer(), layers.Conv2D(4, 3)], name="nested")(TrainsByDefault()(image))
@@ -74,7 +89,9 @@ def own_layers() -> keras.Model:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("build", [augmented, own_layers], ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    "build", [augmented, colored, own_layers], ids=lambda build: build.__name__
+)
 @pytest.mark.parametrize("format", NAMES)
 def test_what_is_random_in_training_is_exported_as_at_inference(build, format, tmp_path):
     model = build()
@@ -102,3 +119,66 @@ def test_a_quantised_file_is_that_of_inference(quantization, tmp_path):
 
 def test_the_saved_model_of_any_backend_is_that_of_inference(tmp_path):
     assert export(own_layers(), tmp_path / "m").max_abs_error <= 1e-5
+
+
+@pytest.mark.tensorflow
+def test_what_nobody_reads_is_not_in_the_file(tmp_path):
+    images = np.random.default_rng(1).uniform(0, 255, (60, 9, 9, 3)).astype("float32")
+    plain = ("CONV_2D", "MEAN", "FULLY_CONNECTED")
+    assert export(colored(), tmp_path / "m.tflite").ops == plain
+    options = {"quantization": "int16x8", "calibration_data": images}
+    report = export(colored(), tmp_path / "q.tflite", **options)
+    assert report.ops == ("QUANTIZE", *plain, "DEQUANTIZE")
+    assert "RandomUniform" not in str(export(colored(), tmp_path / "m.xml").ops)
+    assert "AssignVariableOp" not in _ops_of_saved_model(colored(), tmp_path / "m")
+
+
+def _ops_of_saved_model(model: keras.Model, path: pathlib.Path) -> set[str]:
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(export(model, path).path).signatures["serving_default"]
+    graph = serve.graph.as_graph_def()
+    bodies = [node for body in graph.library.function for node in body.node_def]
+    return {node.op for node in (*graph.node, *bodies)}
+
+
+class Noisy(layers.Layer):
+    """Noise at inference, which is read."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+
+class Counting(layers.Layer):
+    """Adds how often it was called, beside a layer that draws for nothing."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        return x + self.calls
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.xml"])
+def test_random_numbers_that_are_read_are_refused(name, tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.RandomHue(0.2), Noisy(name="noisy")])
+    with pytest.raises(ValueError, match=r"no operation for .*\(layer 'noisy'\)"):
+        export(model, tmp_path / name, verify=False)
+
+
+@pytest.mark.tensorflow
+def test_what_changes_with_every_call_stays_so(tmp_path):
+    for layer in (Noisy(), Counting()):
+        model = keras.Sequential([keras.Input((8, 8, 3)), layers.RandomHue(0.2), layer])
+        path = tmp_path / layer.name
+        export(model, path, verify=False)
+        runtime = FORMATS["saved_model"].load(path, 1)
+        image = {name: np.zeros((1, 8, 8, 3), "float32") for name in runtime.inputs}
+        first, second = (next(iter(runtime(image).values())) for _ in range(2))
+        assert np.abs(first - second).min() > 0
