@@ -13,7 +13,9 @@ X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 
 JAX = keras.backend.backend() == "jax"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Nothing will be pruned", "ignore:The KL outweighs")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(Nothing will be pruned|No gate can lose|The KL outweighs)"
+)
 
 READS = {
     "keep": lambda gate: gate.keep(),

@@ -11,7 +11,9 @@ from keras_sbp.layers import SBPLayer
 
 X = np.ones((6, 4), "float32")
 
-pytestmark = pytest.mark.filterwarnings("ignore:Nothing will be pruned", "ignore:The KL outweighs")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(Nothing will be pruned|No gate can lose|The KL outweighs)"
+)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from keras_sbp.layers import SBPLayer
 
 pytestmark = [
     pytest.mark.tensorflow,
-    pytest.mark.filterwarnings("ignore:Nothing will be pruned", "ignore:The KL outweighs"),
+    pytest.mark.filterwarnings("ignore:(Nothing will be pruned|No gate can lose|The KL outweighs)"),
 ]
 
 X = np.ones((24, 4), "float32")

@@ -294,6 +294,7 @@ def test_a_train_step_may_take_the_loss_of_keras():
     assert not any("Inherited" in each for each in said)
 
 
+@pytest.mark.filterwarnings("ignore:(No gate can lose|The KL outweighs)")
 @pytest.mark.remedy("Pass num_samples, or fit(steps_per_epoch=...)")
 def test_a_kl_that_never_counted_gets_its_weight_as_said() -> None:
     def batches():

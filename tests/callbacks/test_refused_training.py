@@ -13,7 +13,9 @@ from keras_sbp.layers import SBPLayer
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = X[:, :1]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Nothing will be pruned", "ignore:The KL outweighs")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(Nothing will be pruned|No gate can lose|The KL outweighs)"
+)
 
 
 def sequential():

@@ -219,7 +219,7 @@ def test_what_is_known_is_true(name: str, before: str) -> None:
     outputs = [x for layer in model.operations for x in keras.tree.flatten(layer.output)]
     images = np.random.default_rng(0).normal(size=(2, 4, 4, 5)).astype("float32")
     received = dict(
-        zip([x.name for x in outputs], Model(model.inputs, outputs)(images), strict=True)
+        zip([x.name for x in outputs], Model(model.inputs, outputs)([images]), strict=True)
     )
     checked, rounding = 0, 1e-3 if name == "cast" else 1e-5
     for op in graph.ops:
