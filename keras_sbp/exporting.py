@@ -13,13 +13,16 @@ import keras
 
 from keras_sbp.benchmarking import BenchmarkResult
 from keras_sbp.benchmarking.benchmark import measure
+from keras_sbp.comparing.examples import GIVEN
 from keras_sbp.comparing.full_precision import full_precision
+from keras_sbp.comparing.tolerances import ANOTHER_RUNTIME
 from keras_sbp.formats import ExportReport
 from keras_sbp.formats.inputs import read_once
 from keras_sbp.formats.target import target_of
 from keras_sbp.formats.write import write
 from keras_sbp.graph import find_gates
 from keras_sbp.pruning import prune
+from keras_sbp.telling import warn
 
 Path = str | os.PathLike[str]
 
@@ -111,7 +114,23 @@ def export(
     if find_gates(model):
         model, prune_report = prune(model, verify=verify if examples is None else examples)
     report = write(model, target, calibration_data, examples)
+    if prune_report is None:  # Else pruning has warned.
+        _warn_of_constant(model.name, report)
     return dataclasses.replace(report, prune_report=prune_report)
+
+
+def _warn_of_constant(name: str, report: ExportReport) -> None:
+    allowed = ANOTHER_RUNTIME["float32"] if report.quantization else report.tolerance
+    if report.variation is None or report.variation > allowed:
+        return
+    remedy = "Pass verify=examples, a batch of inputs as for predict()."
+    if any(each.values == GIVEN for each in report.compared):
+        remedy = "Give examples that differ more."
+    warn(
+        f"Verification: an output of model '{name}' hardly changes with the inputs that the "
+        "exported file was compared on, so that agreement shows little. Expected outputs that "
+        f"depend on the inputs. {remedy}"
+    )
 
 
 def benchmark(

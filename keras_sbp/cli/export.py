@@ -61,7 +61,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="'auto' (default), a number, or 'free'",
     )
-    parser.add_argument(
+    compared = parser.add_mutually_exclusive_group()
+    compared.add_argument(
+        "--verify-data",
+        metavar="FILE.npz",
+        help="inputs (array x) to compare file and model on; default: those of --calibration, or "
+        "random ones",
+    )
+    compared.add_argument(
         "--no-verify", action="store_true", help="do not compare the file with the model"
     )
     arguments.add_json(parser)
@@ -87,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         with out.step(f"Loading {options.model}"):
             model = model_files.load(options.model, options.imports)
         data = options.calibration and read_inputs(options.calibration, model, "--calibration")
+        compared = options.verify_data and read_inputs(options.verify_data, model, "--verify-data")
         with out.step("Exporting"), told_to_the_user():
             from keras_sbp.exporting import export
 
@@ -95,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
                 options.output,
                 format=options.format,
                 batch_size=options.batch_size,
-                verify=not options.no_verify,
+                verify=not options.no_verify if compared is None else compared,
                 overwrite=options.overwrite,
                 quantization=options.quantization,
                 calibration_data=data,

@@ -96,6 +96,20 @@ def test_prune_compares_on_given_data(files, tmp_path, capsys):
     assert compared["shape"] == [32, 6, 6, 2]
 
 
+def test_export_compares_on_given_data(files, tmp_path, capsys):
+    command = ("export", files / "plain.keras", "-o", tmp_path / "m.keras")
+    found = answer(capsys, *command, "--verify-data", files / "x.npz")
+    [compared] = found["compared"]
+    assert (compared["values"], compared["shape"]) == ("given", [32, 6, 6, 2])
+    assert found["variation"] > 0.1
+    np.savez(tmp_path / "same.npz", x=np.ones((4, 6, 6, 2)))
+    command = (*command, "--overwrite", "--verify-data", tmp_path / "same.npz")
+    run(*command)
+    told = capsys.readouterr().err
+    assert "hardly changes with the inputs" in told
+    assert "Give examples that differ more" in told
+
+
 def test_prune_compares_on_given_words(tmp_path, capsys):
     inputs = keras.Input((2,), dtype="string", name="words")
     tokens = keras.layers.StringLookup(vocabulary=["a", "b"])(inputs)

@@ -255,3 +255,18 @@ def test_ragged_and_sparse_examples_are_refused(tmp_path: Path) -> None:
     for examples in (tf.ragged.constant([[1, 2], [3]]), tf.sparse.from_dense(TOKENS)):
         with pytest.raises(ValueError, match="give a dense array"):
             export(tokens(), tmp_path / "m", verify=examples)
+
+
+@pytest.mark.remedy("Pass verify=examples, a batch of inputs as for predict()")
+@pytest.mark.remedy("Give examples that differ more")
+def test_outputs_that_do_not_vary_are_told_of(tmp_path: Path, recwarn: Any) -> None:
+    inputs = Input((6,))
+    model = Model(inputs, ops.maximum(inputs - 100.0, 0.0))
+    with pytest.warns(UserWarning, match="hardly changes .*Pass verify=examples"):
+        assert export(model, tmp_path / "m.keras").variation == 0
+    with pytest.warns(UserWarning, match="Give examples that differ more"):
+        export(model, tmp_path / "n.keras", verify=np.ones((4, 6)))
+    recwarn.clear()
+    varied = 100 + np.random.default_rng(0).normal(size=(4, 6))
+    assert export(model, tmp_path / "o.keras", verify=varied).variation > 0.1
+    assert not [each for each in recwarn if "hardly" in str(each.message)]
