@@ -15,6 +15,8 @@ from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import SBPLayer
 from keras_sbp.rules import SNRThreshold
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 def summary(kept=4, moved=0.0, kl=0.1, units=4, trains=True, name="gate"):
     posterior = TruncatedLogNormal(np.zeros(units), np.full(units, moved - 5.0))

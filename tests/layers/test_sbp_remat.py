@@ -18,6 +18,8 @@ SCOPES = {
     "list_of_layers": lambda: keras.RematScope(mode="list_of_layers", layer_names=["gate"]),
 }
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 def after_a_step(scope: contextlib.AbstractContextManager) -> tuple[float, list[np.ndarray]]:
     """Returns the loss and all weights; one gate is shared by two places."""

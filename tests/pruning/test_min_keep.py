@@ -16,6 +16,8 @@ from tests.pruning.oracle import randomise
 
 X = np.random.default_rng(0).normal(size=(64, 10)).astype("float32")
 
+pytestmark = pytest.mark.usefixtures("optimizers_built_first")
+
 
 def network(*widths: int) -> Model:
     """Dense layers with gates; the units of the first have the lowest SNRs, and go first."""
