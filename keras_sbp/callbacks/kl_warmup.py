@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_sbp.callbacks.snr_monitor import require_gates
+from keras_sbp.callbacks.train_function import guarded, set_full_kl
 from keras_sbp.layers import SBPLayer
 
 
@@ -24,7 +25,8 @@ class KLWarmup(keras.callbacks.Callback):
     So no epoch from `S` on trains with a factor of 0, not even a single one.
     Epochs are counted from 0, as `fit()` counts them: training resumed with
     `fit(initial_epoch=...)` goes on where it stopped. When training ends, the
-    factor is 1 again, for whatever trains the model next.
+    factor is 1 again, for whatever trains the model next; after a `fit()` that
+    was interrupted, with the first step of the next one.
 
     Reference:
         Sonderby et al. (2016), Ladder Variational Autoencoders, section 2.3
@@ -62,18 +64,16 @@ class KLWarmup(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Finds the gates."""
         self._gates = require_gates(self.model, type(self).__name__)
+        guarded(self.model).warm(self._gates)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the factor of this epoch."""
-        self._write(self.factor(epoch))
+        for gate in self._gates:
+            gate.kl_factor.assign(self.factor(epoch))
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Leaves the gates with their full KL."""
-        self._write(1.0)
-
-    def _write(self, factor: float) -> None:
-        for gate in self._gates:
-            gate.kl_factor.assign(factor)
+        set_full_kl(self._gates)
 
 
 def _check_epochs(argument: str, value: Any) -> int:

@@ -14,7 +14,7 @@ from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
 from keras_sbp.callbacks.loss_values import LossValues, loss_values
 from keras_sbp.callbacks.progress_bar import hide_from_progress_bar
-from keras_sbp.callbacks.train_function import guard_train_function
+from keras_sbp.callbacks.train_function import guarded
 from keras_sbp.graph import find_gates
 from keras_sbp.graph.keras_internals import leave_out_of_weight_decay
 from keras_sbp.layers import SBPLayer
@@ -176,11 +176,11 @@ class SNRMonitor(keras.callbacks.Callback):
         strategy = getattr(self.model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
         loss = self._loss or LossValues()
+        guarded(self.model).tell(self._told)
         for gate in self._told:
             gate.kl_weighting.begin_fit(
                 self, self._steps, replicas, loss.positions, loss.sums_batch
             )
-        guard_train_function(self.model, self._told)
 
     def _say_what_is_not_known(self, loss: LossValues | None) -> None:
         if self._told and loss is not None and loss.doubt:

@@ -1,4 +1,4 @@
-"""The training step of a model that is told the number of samples by a callback."""
+"""The training step of a model that callbacks have told something for the length of a `fit()`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,58 @@ class TrainFunction:
 
     A compiled step asks no gate again whether it knows the number of samples:
     without this, a `fit()` without the callback, on other data, would train
-    with the number of the data before. It stands in the model's public
-    `train_function`, which `compile()` makes anew.
+    with the number of the data before. A `fit()` that is interrupted does not
+    tell its callbacks that it ended: without this, the next one would train
+    with the part of the KL that `KLWarmup` had got to. It stands in the model's
+    public `train_function`, which `compile()` makes anew.
 
     Args:
         model: The compiled model.
-        function: Its own `train_function`.
 
     Attributes:
         has_run: Whether a step has ever gone through.
     """
 
-    def __init__(self, model: keras.Model, function: Any) -> None:
+    def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._function = function
-        self._gates: Sequence[SBPLayer] = ()
+        self._function: Any = None
+        self._told: Sequence[SBPLayer] = ()
+        self._warmed: Sequence[SBPLayer] = ()
         self._run: Any = None
         self.has_run = False
 
-    def begin_fit(self, gates: Sequence[SBPLayer]) -> None:
-        """Takes the gates that the callback has just told."""
-        self._gates = gates
-        self._run = _run_of(self._model)
+    def renew(self) -> None:
+        """Takes a new compiled step of the model in the place of one that has never gone through.
+
+        It costs nothing, and TensorFlow cannot use a function again whose
+        first run raised, as it does without a callback.
+        """
+        if not self.has_run:
+            self._model.make_train_function(force=True)
+            self._function = self._model.train_function
+        self._model.train_function = self
+
+    def tell(self, gates: Sequence[SBPLayer]) -> None:
+        """Takes the gates that a callback tells the number of samples in this `fit()`."""
+        self._begin()
+        self._told = gates
+
+    def warm(self, gates: Sequence[SBPLayer]) -> None:
+        """Takes the gates whose KL a callback weakens in this `fit()`."""
+        self._begin()
+        self._warmed = gates
+
+    def _begin(self) -> None:
+        """Takes back what was said in a `fit()` before."""
+        if _run_of(self._model) is not self._run:
+            self._run = _run_of(self._model)
+            self._forget()
+            set_full_kl(self._warmed)
+            self._warmed = ()
+
+    def _forget(self) -> None:
+        for gate in self._told:
+            gate.kl_weighting.forget()
 
     def __call__(self, *arguments: Any) -> Any:
         """Returns what the model's own function returns.
@@ -45,31 +75,41 @@ class TrainFunction:
             RuntimeError: If a gate that trains does not know the number of
                 samples.
         """
-        # A fit() that was interrupted never told its callbacks that it ended.
         if _run_of(self._model) is not self._run:
-            for gate in self._gates:
-                gate.kl_weighting.forget()
-            self._run = _run_of(self._model)
-        for gate in self._gates:
+            arguments = self._with_full_kl(arguments)
+            self._begin()
+        for gate in self._told:
             if gate.called_in_training:
                 gate.kl_weighting.require_known()
         result = self._function(*arguments)
         self.has_run = True
         return result
 
+    def _with_full_kl(self, arguments: tuple) -> tuple:
+        """The arguments of a step; under JAX the values of all variables are among them."""
+        if keras.backend.backend() != "jax" or not self._warmed:
+            return arguments
+        (trainable, others, *more), *rest = arguments
+        factors = {id(gate.kl_factor) for gate in self._warmed}
+        others = [
+            keras.ops.ones_like(value) if id(variable) in factors else value
+            for variable, value in zip(self._model.non_trainable_variables, others, strict=True)
+        ]
+        return (trainable, others, *more), *rest
 
-def guard_train_function(model: keras.Model, gates: Sequence[SBPLayer]) -> None:
-    """Sees to it that the model's step trains only with what is said in this `fit()`.
 
-    A step that has never gone through is made anew. It costs nothing, and
-    TensorFlow cannot use a function again whose first run raised, as it does
-    without the callback.
-    """
+def guarded(model: keras.Model) -> TrainFunction:
+    """Sees to it that the model's step trains only with what is said in this `fit()`."""
     function = model.train_function
-    if not (isinstance(function, TrainFunction) and function.has_run):
-        model.make_train_function(force=True)
-        model.train_function = TrainFunction(model, model.train_function)
-    model.train_function.begin_fit(gates)
+    guard = function if isinstance(function, TrainFunction) else TrainFunction(model)
+    guard.renew()
+    return guard
+
+
+def set_full_kl(gates: Sequence[SBPLayer]) -> None:
+    """Gives gates the whole KL."""
+    for gate in gates:
+        gate.kl_factor.assign(1.0)
 
 
 def _run_of(model: keras.Model) -> Any:

@@ -31,8 +31,8 @@ def test_the_schedule(epochs, start, factors):
     np.testing.assert_allclose([warmup.factor(epoch) for epoch in range(len(factors))], factors)
 
 
-def kl_model():
-    gate = SBPLayer()
+def kl_model(**arguments):
+    gate = SBPLayer(**arguments)
     model = keras.Sequential([keras.Input((4,)), gate])
     model.compile(keras.optimizers.SGD(0.0), lambda y, p: 0.0 * keras.ops.mean(p, axis=-1))
     return model, gate
@@ -50,6 +50,46 @@ def test_the_loss_follows_also_when_training_is_resumed():
         fractions += [loss / (gate.kl() / 6) for loss in history["loss"]]
         assert float(gate.kl_factor.value) == 1.0
     np.testing.assert_allclose(fractions, [0, 1 / 4, 2 / 4, 3 / 4, 1, 1], rtol=1e-5)
+
+
+class Interrupted(keras.callbacks.Callback):
+    """Interrupts training at one of its hooks, as the user or an error does."""
+
+    def __init__(self, hook):
+        super().__init__()
+
+        def interrupt(*arguments, **named):
+            raise KeyboardInterrupt
+
+        setattr(self, hook, interrupt)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize("monitored", [False, True])
+def test_the_fit_after_an_interrupted_one_counts_the_whole_kl(hook, monitored):
+    model, gate = kl_model(num_samples=None if monitored else 6)
+
+    def fit(*callbacks, **options):
+        callbacks = [*callbacks, *([SNRMonitor()] if monitored else [])]
+        return model.fit(X, X, verbose=0, callbacks=callbacks, **options).history["loss"]
+
+    model.fit(X, X, verbose=0, callbacks=[SNRMonitor()])
+    with pytest.raises(KeyboardInterrupt):
+        fit(KLWarmup(3), Interrupted(hook))
+    assert float(gate.kl_factor.value) == 0.25
+    assert fit(epochs=2) == pytest.approx([gate.kl() / 6] * 2, rel=1e-5)
+    assert float(gate.kl_factor.value) == 1.0
+    with pytest.raises(KeyboardInterrupt):
+        fit(KLWarmup(3), Interrupted(hook))
+    again = fit(KLWarmup(3), initial_epoch=1, epochs=3)
+    assert again == pytest.approx([gate.kl() / 6 * part for part in (0.5, 0.75)], rel=1e-5)
+
+
+def test_a_first_fit_that_no_step_went_through_counts_for_nothing():
+    model, gate = kl_model(num_samples=6)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, X, verbose=0, callbacks=[KLWarmup(3), Interrupted("on_train_batch_begin")])
+    assert model.fit(X, X, verbose=0).history["loss"] == pytest.approx([gate.kl() / 6], rel=1e-5)
 
 
 def test_a_model_without_gates_is_refused():
