@@ -17,6 +17,7 @@ import keras_sbp
 PACKAGE = pathlib.Path(keras_sbp.__file__).parent
 ROOMS = [
     "version",
+    "_arguments",
     "telling",
     "printing",
     "comparing",

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from keras_sbp._arguments import check_count
 from keras_sbp.benchmarking.footprint import peak_memory
 from keras_sbp.benchmarking.timing import Tell, check_batch_size, take_turns
 from keras_sbp.formats.base import format_of_existing
@@ -131,7 +132,9 @@ def measure(
     Returns:
         A `BenchmarkResult`.
     """
-    _check_counts(batch_size=batch_size, num_threads=num_threads, repeats=repeats)
+    batch_size = check_count("benchmark", "batch_size", batch_size)
+    num_threads = check_count("benchmark", "num_threads", num_threads)
+    repeats = check_count("benchmark", "repeats", repeats, such_as=100)
     if not paths:
         raise ValueError("Expected at least one model to measure, received none.")
     files = [pathlib.Path(path) for path in paths.values()]
@@ -179,12 +182,6 @@ def measure(
         for i, name in enumerate(paths)
     )
     return BenchmarkResult(rows, batch_size, _machine())
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer, received {value!r}.")
 
 
 def _machine() -> str:

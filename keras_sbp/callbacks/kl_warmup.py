@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import Any
-
 import keras
 
+from keras_sbp._arguments import check_count
 from keras_sbp.callbacks.snr_monitor import require_gates
 from keras_sbp.callbacks.train_function import guarded, set_full_kl
 from keras_sbp.layers import SBPLayer
@@ -50,8 +48,8 @@ class KLWarmup(keras.callbacks.Callback):
 
     def __init__(self, epochs: int, start_epoch: int = 0) -> None:
         super().__init__()
-        self.epochs = _check_epochs("epochs", epochs)
-        self.start_epoch = _check_epochs("start_epoch", start_epoch)
+        self.epochs = check_count("KLWarmup", "epochs", epochs, at_least=0)
+        self.start_epoch = check_count("KLWarmup", "start_epoch", start_epoch, at_least=0)
         self._gates: list[SBPLayer] = []
 
     def __repr__(self) -> str:
@@ -74,16 +72,3 @@ class KLWarmup(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Leaves the gates with their full KL."""
         set_full_kl(self._gates)
-
-
-def _check_epochs(argument: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(
-            f"KLWarmup expected `{argument}` to be an integer. "
-            f"Received: {argument}={value!r} (of type {type(value).__name__})."
-        )
-    if value < 0:
-        raise ValueError(
-            f"KLWarmup expected `{argument}` to be 0 or greater. Received: {argument}={value}."
-        )
-    return int(value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import keras
 
+from keras_sbp._arguments import check_count
 from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
 from keras_sbp.callbacks.loss_values import LossValues, loss_values
@@ -124,7 +124,11 @@ class SNRMonitor(keras.callbacks.Callback):
         self.verbose = verbose
         self.quantiles = quantiles
         self.prefix = prefix
-        self.prune_every = None if prune_every is None else _check_epochs(prune_every)
+        if prune_every is not None:
+            prune_every = check_count(
+                "SNRMonitor", "prune_every", prune_every, otherwise="None or "
+            )
+        self.prune_every = prune_every
         self.history: dict[str, list] = {}
         self._gates: list[SBPLayer] = []
         self._told: list[SBPLayer] = []
@@ -281,20 +285,6 @@ class SNRMonitor(keras.callbacks.Callback):
             sys.stdout.flush()
         else:
             _logger.info(line)
-
-
-def _check_epochs(prune_every: Any) -> int:
-    if isinstance(prune_every, bool) or not isinstance(prune_every, Integral):
-        raise TypeError(
-            "SNRMonitor expected `prune_every` to be a number of epochs, or None. "
-            f"Received: prune_every={prune_every!r} (of type {type(prune_every).__name__})."
-        )
-    if prune_every < 1:
-        raise ValueError(
-            "SNRMonitor expected `prune_every` to be 1 or more, or None to freeze nothing. "
-            f"Received: prune_every={prune_every}."
-        )
-    return int(prune_every)
 
 
 def require_gates(model: Any, callback: str) -> list[SBPLayer]:

@@ -8,6 +8,7 @@ import pathlib
 
 import keras
 
+from keras_sbp._arguments import check_count
 from keras_sbp.formats.atomic import check_target
 from keras_sbp.formats.base import FORMATS, Format, format_of
 from keras_sbp.formats.packages import require
@@ -78,12 +79,10 @@ def target_of(
 def _batch_size(batch_size: int | None | str, form: Format) -> int | None:
     if batch_size == "auto":
         return form.batch_size
-    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-    if batch_size is not None and not (whole and batch_size > 0):
-        raise ValueError(
-            f"`batch_size` must be 'auto', None or a positive integer, received {batch_size!r}."
-        )
-    if batch_size is not None and not form.fixes_batch_size:
+    if batch_size is None:
+        return None
+    batch_size = check_count("export", "batch_size", batch_size, otherwise="'auto', None or ")
+    if not form.fixes_batch_size:
         raise ValueError(
             f"A {form.suffix} file keeps the batch axis of the model: expected batch_size='auto' "
             f"or None, received {batch_size}. Fix the batch size in the model's own Input instead."

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_sbp._arguments import check_count
 from keras_sbp.layers._posterior_weights import host_value
 
 # What rooms above have to do before training is refused.
@@ -88,15 +88,10 @@ class KLWeighting:
 
     def set_steps_per_epoch(self, steps: int | None, replicas: int = 1) -> None:
         """Takes the user's word for the steps per epoch. It holds until the next one."""
-        for argument, value in (("steps", steps), ("replicas", replicas)):
-            if argument == "steps" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(
-                    f"SBPLayer '{self._layer.name}' needs `{argument}` to be a positive integer"
-                    f"{', or None if unknown' if argument == 'steps' else ''}. "
-                    f"Received: {argument}={value!r}."
-                )
+        whose = f"SBPLayer '{self._layer.name}'"
+        if steps is not None:
+            steps = check_count(whose, "steps", steps, otherwise="None, if unknown, or ")
+        replicas = check_count(whose, "replicas", replicas)
         self._restart(steps, replicas)
         self._users_word = (steps, replicas)
         self._positions.assign(1.0)

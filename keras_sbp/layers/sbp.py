@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sbp._arguments import check_number
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.layers import arguments
 from keras_sbp.layers._axis import broadcast_shape, check_axis, count_units
@@ -105,8 +106,8 @@ class SBPLayer(keras.layers.Layer):
         self.rule = arguments.check_rule(SNRThreshold() if rule is None else rule)
         self.log_low, self.log_high = arguments.check_log_bounds(log_low, log_high)
         self.noise = arguments.check_noise(noise)
-        self.learning_rate_multiplier = arguments.check_number(
-            "learning_rate_multiplier", learning_rate_multiplier, above=0.0
+        self.learning_rate_multiplier = check_number(
+            "SBPLayer", "learning_rate_multiplier", learning_rate_multiplier, positive=True
         )
         self.mu_initializer = value_initializer(mu_initializer)
         self.log_sigma_initializer = value_initializer(log_sigma_initializer)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import keras
 
+from keras_sbp._arguments import check_count
 from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
 from keras_sbp.graph.handler import kind
@@ -96,7 +96,7 @@ def prune(
     >>> small.layers[1].units
     3
     """
-    _check_round_to(round_to)
+    round_to = check_count("prune", "round_to", round_to, such_as=8)
     rule = OwnRules() if rule is None else rule
     program = trace(model, inputs)
     examples = rule.reweighting_data
@@ -131,14 +131,6 @@ def _with_gates(program: Graph, rule: Rule, *, to_be_written: bool) -> Graph:
         program = marked(program)
     warn_of_hidden_gates(program)
     return program
-
-
-def _check_round_to(round_to: Any) -> None:
-    if isinstance(round_to, bool) or not isinstance(round_to, Integral) or round_to < 1:
-        raise ValueError(
-            "prune expected `round_to` to be a positive integer, such as 8. "
-            f"Received: round_to={round_to!r}."
-        )
 
 
 def _refuse_opaque(model: keras.Model, analysis: Analysis) -> None:

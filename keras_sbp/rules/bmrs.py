@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any, final
 
 import numpy as np
 
+from keras_sbp._arguments import check_number
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.rules.network import UnitGroup
 from keras_sbp.rules.rule import PosteriorRule, register_rule
@@ -89,9 +89,11 @@ class BMRSNormal(_ModelReduction):
     def __init__(
         self, log_mean: float | None = None, sigma: float = 1e-6, threshold: float = 0.0
     ) -> None:
-        self.log_mean = None if log_mean is None else _check_number(self, "log_mean", log_mean)
-        self.sigma = _check_number(self, "sigma", sigma)
-        self.threshold = _check_number(self, "threshold", threshold)
+        if log_mean is not None:
+            log_mean = check_number("BMRSNormal", "log_mean", log_mean, such_as=-20.0)
+        self.log_mean = log_mean
+        self.sigma = check_number("BMRSNormal", "sigma", sigma, such_as=1e-6)
+        self.threshold = check_number("BMRSNormal", "threshold", threshold, such_as=0.0)
         if not self.sigma >= _SMALLEST_SIGMA:
             raise ValueError(
                 "BMRSNormal needs a standard deviation that is positive and not below "
@@ -148,7 +150,7 @@ class BMRSUniform(_ModelReduction):
     """
 
     def __init__(self, bits: float = 8) -> None:
-        bits = _check_number(self, "bits", bits)
+        bits = check_number("BMRSUniform", "bits", bits, such_as=8.0)
         if not 0 <= bits < _FINEST_BITS:
             raise ValueError(
                 f"BMRSUniform expected `bits` from 0 to below {_FINEST_BITS}. "
@@ -177,18 +179,3 @@ class BMRSUniform(_ModelReduction):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {"bits": self.bits}
-
-
-def _check_number(rule: PosteriorRule, argument: str, value: Any) -> float:
-    """Returns a finite number as a float."""
-    name = type(rule).__name__
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"{name} expected `{argument}` to be a number. "
-            f"Received: {argument}={value!r} (of type {type(value).__name__})."
-        )
-    if not math.isfinite(value):
-        raise ValueError(
-            f"{name} expected `{argument}` to be finite. Received: {argument}={value!r}."
-        )
-    return float(value)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any, final
 
 import keras
 import numpy as np
 
+from keras_sbp._arguments import check_count, check_fraction
 from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.ranking import Removal, removal_order
-from keras_sbp.rules.rule import PosteriorRule, Rule, check_fraction
+from keras_sbp.rules.rule import PosteriorRule, Rule
 from keras_sbp.rules.snr import SNRThreshold
 from keras_sbp.telling import warn
 
@@ -95,7 +95,14 @@ class Budget(Rule):
         self.what, value = given.popitem()
         self.fraction = check_fraction("Budget", self.what, value)
         self.base = SNRThreshold() if base is None else base
-        self.min_keep = None if min_keep is None else _check_min_keep(min_keep)
+        because = ", as a layer without any unit computes nothing"
+        self.min_keep = (
+            None
+            if min_keep is None
+            else check_count(
+                "Budget", "min_keep", min_keep, otherwise="None or ", because=because, such_as=4
+            )
+        )
 
     @property
     def reweighting_data(self) -> Any:
@@ -205,18 +212,3 @@ def _warn_of_barely_trained(network: Network, threshold: float) -> None:
         "longer, until keras_sbp.SNRMonitor() reports that units go, or rank by something else, "
         "such as Budget(..., base=keras_sbp.L2Norm())."
     )
-
-
-def _check_min_keep(min_keep: Any) -> int:
-    if isinstance(min_keep, bool) or not isinstance(min_keep, Integral):
-        raise TypeError(
-            "Budget expected `min_keep` to be a number of units, or None. "
-            f"Received: min_keep={min_keep!r} (of type {type(min_keep).__name__}). "
-            "Pass an integer, such as 4."
-        )
-    if min_keep < 1:
-        raise ValueError(
-            "Budget expected `min_keep` to be 1 or more, as a layer without any unit computes "
-            f"nothing. Received: min_keep={min_keep}. Pass a positive integer, such as 4."
-        )
-    return int(min_keep)

@@ -10,11 +10,12 @@ from typing import Any, final
 import keras
 import numpy as np
 
+from keras_sbp._arguments import check_fraction, check_number
 from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.least_squares import Selection
 from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.ranking import most_important
-from keras_sbp.rules.rule import Rule, check_fraction, register_rule
+from keras_sbp.rules.rule import Rule, register_rule
 
 VARIANTS = ("asymmetric", "sequential", "layer")
 
@@ -89,11 +90,6 @@ class LayerInputChange(Rule):
                 f"LayerInputChange expected `variant` to be one of {VARIANTS}. "
                 f"Received: variant={variant!r}."
             )
-        if not ridge > 0:
-            raise ValueError(
-                "LayerInputChange expected `ridge` to be a positive number, such as 1e-4. "
-                f"Received: ridge={ridge!r}."
-            )
         if isinstance(keep, Budget) and keep.what == "latency":
             raise ValueError(
                 "LayerInputChange cannot meet a budget of latency itself. Expected a fraction, or "
@@ -102,8 +98,9 @@ class LayerInputChange(Rule):
             )
         if not isinstance(keep, Budget):
             keep = check_fraction("LayerInputChange", "keep", keep)
+        ridge = check_number("LayerInputChange", "ridge", ridge, positive=True, such_as=1e-4)
         self.data, self.keep, self.variant = data, keep, variant
-        self.reweight, self.ridge = bool(reweight), float(ridge)
+        self.reweight, self.ridge = bool(reweight), ridge
         self._alone: weakref.WeakKeyDictionary[Network, Any] = weakref.WeakKeyDictionary()
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, final
 
 import numpy as np
 
+from keras_sbp._arguments import check_count
 from keras_sbp.rules.network import Network, UnitGroup
 from keras_sbp.rules.rule import FractionRule, register_rule
 
@@ -32,11 +32,7 @@ class Random(FractionRule):
 
     def __init__(self, keep: float = 0.5, seed: int = 0) -> None:
         super().__init__(keep)
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-            raise ValueError(
-                f"Random expected `seed` to be an integer of 0 or more. Received: seed={seed!r}."
-            )
-        self.seed = int(seed)
+        self.seed = check_count("Random", "seed", seed, at_least=0)
 
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns random numbers between 0 and 1."""

@@ -7,12 +7,12 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
+from keras_sbp._arguments import check_fraction
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.rules.network import Decision, Network, UnitGroup
 from keras_sbp.rules.ranking import most_important
@@ -276,24 +276,3 @@ class OwnRules(Rule):
     def decide(self, network: Network) -> Decision:
         """Returns what the gates' rules keep."""
         return Decision({group: group.rule.keep(group.posterior) for group in network.groups})
-
-
-def check_fraction(rule: str, name: str, value: Any) -> float:
-    """Returns a number in (0, 1].
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is not in this range.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"{rule} expected `{name}` to be a number. "
-            f"Received: {name}={value!r} (of type {type(value).__name__}). "
-            "Pass a float, such as 0.5."
-        )
-    if not 0 < value <= 1:
-        raise ValueError(
-            f"{rule} expected `{name}` to be a fraction above 0 and at most 1. "
-            f"Received: {name}={value!r}. Pass a float, such as 0.5."
-        )
-    return float(value)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import Any, final
 
 import numpy as np
 
+from keras_sbp._arguments import check_number
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.rules.network import UnitGroup
 from keras_sbp.rules.rule import PosteriorRule, register_rule
@@ -39,19 +38,10 @@ class SNRThreshold(PosteriorRule):
     """
 
     def __init__(self, threshold: float = 1.0) -> None:
-        if isinstance(threshold, bool) or not isinstance(threshold, Real):
-            raise TypeError(
-                "SNRThreshold needs a number as its threshold. "
-                f"Received: threshold={threshold!r} (of type {type(threshold).__name__}). "
-                "Pass a positive float, such as 1.0."
-            )
-        if not (threshold > 0 and math.isfinite(threshold)):
-            raise ValueError(
-                "SNRThreshold needs a positive, finite threshold: an SNR is never negative, so "
-                f"no unit would ever go. Received: threshold={threshold!r}. "
-                "Pass a positive float, such as 1.0."
-            )
-        self.threshold = float(threshold)
+        because = ", as an SNR is never negative, so no unit would ever go"
+        self.threshold = check_number(
+            "SNRThreshold", "threshold", threshold, positive=True, because=because
+        )
 
     def scores(self, posterior: TruncatedLogNormal) -> Any:
         """Returns the SNR."""

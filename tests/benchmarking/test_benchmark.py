@@ -91,8 +91,8 @@ def test_batch_sizes(tmp_path):
         (["."], {}, ValueError, "holds no model: expected a SavedModel"),
         ([__file__], {}, ValueError, "Cannot tell the format of the file"),
         ([3], {}, TypeError, "received int"),
-        ([__file__], {"repeats": 0}, ValueError, "`repeats` must be a positive integer"),
-        ([__file__], {"num_threads": True}, ValueError, "`num_threads` must be a positive"),
+        ([__file__], {"repeats": 0}, ValueError, "`repeats` to be a positive integer"),
+        ([__file__], {"num_threads": True}, TypeError, "`num_threads` to be a positive"),
     ],
 )
 def test_what_cannot_be_measured(models, arguments, error, message):

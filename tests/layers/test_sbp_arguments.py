@@ -188,9 +188,9 @@ def test_an_unbuilt_layer_says_so(use):
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True])
 def test_refuses_bad_steps_per_epoch(steps):
-    with pytest.raises(ValueError, match="positive integer"):
+    with pytest.raises((TypeError, ValueError), match="positive integer"):
         SBPLayer().set_steps_per_epoch(steps)
-    with pytest.raises(ValueError, match="replicas"):
+    with pytest.raises((TypeError, ValueError), match="replicas"):
         SBPLayer().set_steps_per_epoch(1, steps)
 
 

@@ -137,7 +137,7 @@ def test_nothing_to_gate_but_a_residual_stream_or_an_input() -> None:
         ({"gate": "layers"}, "`gate` to be one of 'units', 'branch'"),
         ({"attention": "width"}, "`attention` to be one of 'heads', 'heads\\+width', None"),
         ({"kl_weight": "flops"}, "`kl_weight` to be a number of 0 or greater, or 'macs'"),
-        ({"kl_weight": -1.0}, "`kl_weight` to be 0 or greater"),
+        ({"kl_weight": -1.0}, "`kl_weight` to be a finite number of 0 or greater"),
         ({"axis": 1}, "chooses `axis` for each gate itself"),
         ({"name": "g"}, "chooses `name` for each gate itself"),
         ({"noise": "loud"}, "noise to be one of"),

@@ -132,7 +132,7 @@ def test_min_keep_is_in_the_config():
     assert Budget.from_config(Budget(macs=0.3).get_config()).min_keep is None
 
 
-@pytest.mark.remedy("Pass an integer, such as 4", "Pass a positive integer, such as 4")
+@pytest.mark.remedy("Pass an integer, such as")
 @pytest.mark.parametrize(
     ("wrong", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
 )
