@@ -55,7 +55,7 @@ def test_every_rule_is_here() -> None:
     assert {type(rule) for rule in ALONE} | {rules.Budget} == set(concrete(Rule))
 
 
-@pytest.mark.parametrize("rule", ALONE, ids=repr)
+@pytest.mark.parametrize("rule", ALONE, ids=lambda rule: type(rule).__name__)
 def test_a_config_gives_the_same_rule_again(rule: Rule) -> None:
     if isinstance(rule, NEED_DATA):
         again = type(rule).from_config(written(rule), data=rule.data)
@@ -66,7 +66,7 @@ def test_a_config_gives_the_same_rule_again(rule: Rule) -> None:
     assert again.get_config() == rule.get_config()
 
 
-@pytest.mark.parametrize("base", ALONE, ids=repr)
+@pytest.mark.parametrize("base", ALONE, ids=lambda rule: type(rule).__name__)
 def test_a_budget_brings_its_base_along_or_says_that_it_cannot(base: Rule) -> None:
     budget = rules.Budget(macs=0.5, base=base, min_keep=3)
     config = written(budget)
@@ -81,7 +81,7 @@ def test_a_budget_brings_its_base_along_or_says_that_it_cannot(base: Rule) -> No
 
 
 @pytest.mark.remedy(".from_config(config, data=data)")
-@pytest.mark.parametrize("rule", [r for r in ALONE if isinstance(r, NEED_DATA)], ids=repr)
+@pytest.mark.parametrize("rule", [r for r in ALONE if isinstance(r, NEED_DATA)], ids=lambda rule: type(rule).__name__)
 def test_a_config_without_its_data(rule: Rule) -> None:
     with pytest.raises(ValueError, match=r"from_config\(config, data=data\)"):
         type(rule).from_config(rule.get_config())
