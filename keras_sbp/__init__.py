@@ -32,6 +32,7 @@ __all__ = [
     "gates_report",
     "handlers",
     "insert_sbp",
+    "integrations",
     "prune",
     "register_handler",
     "rules",

@@ -2,6 +2,7 @@
 
 import keras_sbp.distributions as distributions
 import keras_sbp.handlers as handlers
+import keras_sbp.integrations as integrations
 import keras_sbp.rules as rules
 import keras_sbp.testing as testing
 from keras_sbp.callbacks import KLWarmup, SNRMonitor

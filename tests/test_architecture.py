@@ -153,6 +153,7 @@ def test_public_names() -> None:
         "gates_report",
         "handlers",
         "insert_sbp",
+        "integrations",
         "prune",
         "register_handler",
         "rules",

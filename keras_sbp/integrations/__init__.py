@@ -1,1 +1,5 @@
-"""Bridges to other packages; each is imported by its own name."""
+"""Bridges to other packages, which are imported when a function needs them."""
+
+from keras_sbp.integrations import tfmot
+
+__all__ = ["tfmot"]
