@@ -153,7 +153,7 @@ def test_refuses_arguments_out_of_range() -> None:
             LayerInputChange(data, keep)
     with pytest.raises(ValueError, match="variant='other'"):
         LayerInputChange(data, variant="other")
-    with pytest.raises(ValueError, match="positive number"):
+    with pytest.raises(ValueError, match="a positive, finite number"):
         LayerInputChange(data, ridge=0.0)
     with pytest.raises(ValueError, match="latency"):
         LayerInputChange(data, Budget(latency=0.5))
