@@ -81,7 +81,9 @@ def test_a_budget_brings_its_base_along_or_says_that_it_cannot(base: Rule) -> No
 
 
 @pytest.mark.remedy(".from_config(config, data=data)")
-@pytest.mark.parametrize("rule", [r for r in ALONE if isinstance(r, NEED_DATA)], ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize(
+    "rule", [r for r in ALONE if isinstance(r, NEED_DATA)], ids=lambda rule: type(rule).__name__
+)
 def test_a_config_without_its_data(rule: Rule) -> None:
     with pytest.raises(ValueError, match=r"from_config\(config, data=data\)"):
         type(rule).from_config(rule.get_config())
