@@ -39,13 +39,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def options(choices: random.Random) -> dict[str, Any]:
-    return {
+    chosen = {
         "tie_residual": choices.random() < 0.5,
         "gate": choices.choice(["units", "units", "units", "branch"]),
         "placement": choices.choice(["activation", "activation", "layer"]),
         "kl_weight": choices.choice([1.0, "macs"]),
         "attention": choices.choice(["heads", "heads+width"]),
     }
+    if chosen["gate"] == "branch":  # the others say where gates for units go
+        return {name: chosen[name] for name in ("gate", "kl_weight")}
+    return chosen
 
 
 def test_random_networks(first: int) -> None:
