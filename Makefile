@@ -27,7 +27,7 @@ test: $(VENV)/.has-dev
 JAX_TESTS := tests/distributions tests/layers tests/rules tests/callbacks \
 	$(addprefix tests/graph/test_,contract.py copying.py trace.py unfold.py) \
 	$(addprefix tests/pruning/test_,gates_report.py golden_journey.py independent_copies.py \
-		insert_copy.py min_keep.py prune.py random_graphs.py reweight.py rules.py verify.py)
+		insert_copy.py min_keep.py prune.py random_graphs.py refit.py rules.py verify.py)
 test-jax: $(VENV)/.has-dev
 	KERAS_BACKEND=jax \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
