@@ -22,7 +22,7 @@ from rich.table import Table
 import keras_sbp
 from benchmarks.architectures.results import machine, versions, write_json
 from benchmarks.rounding import NETWORKS, pruned
-from keras_sbp.graph import Op, macs, read
+from keras_sbp.program import Op, macs, read
 
 JSON = pathlib.Path(__file__).parent / "results" / "layer_times.json"
 NAMES = [name for name in NETWORKS if name.endswith("224 × 224")]

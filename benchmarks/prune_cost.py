@@ -42,8 +42,10 @@ from rich.progress import track
 
 from benchmarks.architectures.random_state import randomise_gate
 from benchmarks.architectures.results import machine, versions, write_json
-from keras_sbp.graph import find_gates, trace
-from keras_sbp.pruning import insert_sbp, prune
+from keras_sbp.insertion import insert_sbp
+from keras_sbp.layers import find_gates
+from keras_sbp.program import trace
+from keras_sbp.pruning import prune
 
 JSON = pathlib.Path(__file__).parent / "results" / "prune_cost.json"
 NETWORKS = ("ResNet50", "ResNet152")

@@ -1,7 +1,7 @@
 """What a `take` costs in LiteRT, in multiply-accumulates: `python -m benchmarks.take_cost`.
 
 Compares Dense(outputs) on all features with a take of some of them before it. The builder's rule
-(`TAKE_COST` in keras_sbp/graph/builder.py) rests on the last column.
+(`TAKE_COST` in keras_sbp/program/builder.py) rests on the last column.
 """
 
 from __future__ import annotations

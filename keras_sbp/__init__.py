@@ -47,8 +47,9 @@ def _load() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # Python and tools ask for names like __wrapped__; these must not bring Keras along.
-    if not name.startswith("__"):
+    # Python and tools ask for names like __wrapped__; these must not bring Keras along. Nor must
+    # private modules, which an import asks for here before it looks for their files.
+    if not name.startswith("_"):
         _load()
         if name in globals():
             return globals()[name]

@@ -20,7 +20,7 @@ from keras_sbp.formats import ExportReport
 from keras_sbp.formats.inputs import read_once
 from keras_sbp.formats.target import target_of
 from keras_sbp.formats.write import write
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning import prune
 from keras_sbp.telling import warn
 

@@ -8,8 +8,9 @@ import keras_sbp.testing as testing
 from keras_sbp.callbacks import KLWarmup, SNRMonitor
 from keras_sbp.exporting import benchmark, export
 from keras_sbp.handlers import LayerHandler, register_handler
+from keras_sbp.insertion import gates_report, insert_sbp
 from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning import gates_report, insert_sbp, prune, sweep
+from keras_sbp.pruning import prune, sweep
 from keras_sbp.rules import (
     BatchNormScale,
     BMRSNormal,

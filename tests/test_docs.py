@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import keras_sbp
-from keras_sbp.graph.activations import ELEMENTWISE
+from keras_sbp.program.activations import ELEMENTWISE
 from tools import supported_layers
 
 ROOT = pathlib.Path(__file__).parents[1]

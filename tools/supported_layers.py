@@ -14,7 +14,7 @@ from collections.abc import Callable
 import keras
 
 import keras_sbp  # noqa: F401 (registers the handlers)
-from keras_sbp.graph.registry import handler_of, registered_classes
+from keras_sbp.program.registry import handler_of, registered_classes
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "supported_layers.md"
 

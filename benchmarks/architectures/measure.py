@@ -19,12 +19,14 @@ import numpy as np
 import keras_sbp
 from benchmarks.architectures.catalogue import Architecture, catalogue
 from benchmarks.architectures.random_state import randomise
-from keras_sbp.graph import analyse, find_gates, trace
-from keras_sbp.graph.handler import kind
-from keras_sbp.pruning import insert_sbp, prune
+from keras_sbp.evidence.network import ProgramNetwork
+from keras_sbp.insertion import insert_sbp
+from keras_sbp.insertion.gates import with_decisions
+from keras_sbp.layers import find_gates
+from keras_sbp.program import analyse, trace
+from keras_sbp.program.handler import kind
+from keras_sbp.pruning import prune
 from keras_sbp.pruning.decide import decide
-from keras_sbp.pruning.gates import with_decisions
-from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.rules import OwnRules
 
 BATCH_SIZE = 16

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_sbp.graph import Graph, Op, Tensor, find_gates, trace
-from keras_sbp.graph.run import call, inputs_of
-from keras_sbp.layers import SBPLayer
+from keras_sbp.layers import SBPLayer, find_gates
+from keras_sbp.program import Graph, Op, Tensor, trace
+from keras_sbp.program.run import call, inputs_of
 
 DROP = 0.4
 

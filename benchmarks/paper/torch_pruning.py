@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import activations, layers
 
-from keras_sbp.graph import Op, trace
-from keras_sbp.graph import macs as macs_of
+from keras_sbp.program import Op, trace
+from keras_sbp.program import macs as macs_of
 
 BATCH_SIZE = 256
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sbp.graph.keras_internals import compiled_losses, functional_view, output_structure
+from keras_sbp._keras import compiled_losses, functional_view, output_structure
 
 _BATCH, _POSITIONS = 3, 2
 _TOLERANCE = 1e-3

@@ -10,14 +10,13 @@ from typing import Any
 import keras
 
 from keras_sbp._arguments import check_count
+from keras_sbp._keras import leave_out_of_weight_decay
 from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
 from keras_sbp.callbacks.loss_values import LossValues, loss_values
 from keras_sbp.callbacks.progress_bar import hide_from_progress_bar
 from keras_sbp.callbacks.train_function import guarded
-from keras_sbp.graph import find_gates
-from keras_sbp.graph.keras_internals import leave_out_of_weight_decay
-from keras_sbp.layers import SBPLayer
+from keras_sbp.layers import SBPLayer, find_gates
 from keras_sbp.telling import warn
 
 _logger = logging.getLogger("keras_sbp")

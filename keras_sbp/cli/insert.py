@@ -87,8 +87,8 @@ def run(options: argparse.Namespace) -> int:
         with out.step(f"Loading {options.model}"):
             model = model_files.load(options.model, options.imports)
         with out.step("Inserting gates"), told_to_the_user():
-            from keras_sbp.graph import find_gates
-            from keras_sbp.pruning import gates_report, insert_sbp
+            from keras_sbp.insertion import gates_report, insert_sbp
+            from keras_sbp.layers import find_gates
 
             gated = insert_sbp(
                 model,

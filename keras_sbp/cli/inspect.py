@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         gates = _gates(model)
         report, problem = None, ""
         with told_to_the_user():
-            from keras_sbp.pruning import gates_report
+            from keras_sbp.insertion import gates_report
 
             of_layers = gates_report(model)
         try:
@@ -92,7 +92,7 @@ def _report(model: keras.Model, rule: Any, round_to: int) -> PruneReport:
 def _gates(model: keras.Model) -> dict[str, dict[str, Any]]:
     import numpy as np
 
-    from keras_sbp.graph import find_gates
+    from keras_sbp.layers import find_gates
 
     found = {}
     for gate in find_gates(model):

@@ -20,7 +20,7 @@ from keras_sbp.cli.recipes import Recipe, Targets
 from keras_sbp.cli.training import train
 from keras_sbp.exporting import export
 from keras_sbp.formats.litert_model import LiteRTModel
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning import prune
 from keras_sbp.version import __version__
 

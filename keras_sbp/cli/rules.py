@@ -257,7 +257,7 @@ def _loss(name: str, from_logits: bool) -> Any:
 
 
 def _check_gates(options: argparse.Namespace, model: keras.Model) -> None:
-    from keras_sbp.graph import find_gates
+    from keras_sbp.layers import find_gates
     from keras_sbp.rules import registered_rules
 
     cls = options.rule_class

@@ -19,8 +19,8 @@ from keras_sbp.comparing.drawing import (
     is_lacking,
 )
 from keras_sbp.comparing.examples import GIVEN, arrays_of
-from keras_sbp.graph import Graph, trace
-from keras_sbp.graph.domains import macs_of, sizes_in, slots_of
+from keras_sbp.program import Graph, trace
+from keras_sbp.program.domains import macs_of, sizes_in, slots_of
 
 MOST_COMPARED = 256
 _MOST_READ = 1024  # examples that are read of a data set, which may have no end

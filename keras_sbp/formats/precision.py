@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_sbp.graph.keras_internals import config_of
+from keras_sbp._keras import config_of
 
 
 def compute_dtypes(model: keras.Model) -> set[str]:

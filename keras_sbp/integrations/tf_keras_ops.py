@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.graph.keras_internals import core_ops, nn_ops, numpy_ops
-from keras_sbp.graph.program import Op
+from keras_sbp._keras import core_ops, nn_ops, numpy_ops
 from keras_sbp.integrations.unsupported import UnsupportedLayerError
+from keras_sbp.program.program import Op
 
 _CONSTANTS = (bool, int, float, np.ndarray, np.generic)
 

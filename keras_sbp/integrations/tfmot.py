@@ -10,16 +10,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sbp._keras import input_layer
 from keras_sbp.comparing.drawing import Batch, batches, first_that_runs
 from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.comparing.tolerances import ROUNDING, tolerance
 from keras_sbp.formats.precision import compute_dtypes
-from keras_sbp.graph import read
-from keras_sbp.graph.domains import slots_of
-from keras_sbp.graph.keras_internals import input_layer
-from keras_sbp.graph.program import Cast, Graph, Op, Tensor, is_tensor
 from keras_sbp.integrations import tf_keras_layers, tf_keras_ops
 from keras_sbp.integrations.unsupported import UnsupportedLayerError
+from keras_sbp.program import read
+from keras_sbp.program.domains import slots_of
+from keras_sbp.program.program import Cast, Graph, Op, Tensor, is_tensor
 
 __all__ = ["UnsupportedLayerError", "import_tfmot", "quantize_model", "to_tf_keras"]
 

@@ -10,17 +10,14 @@ N * P; where it adds examples up, the KL is multiplied by the size of the batch.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_sbp import _keras
 from keras_sbp._arguments import check_count
 from keras_sbp.layers._posterior_weights import host_value
-
-# What rooms above have to do before training is refused.
-before_refusing: list[Callable[[], None]] = []
 
 
 class KLWeighting:
@@ -216,8 +213,7 @@ class KLWeighting:
         """Raises a RuntimeError if the number of samples was neither given nor set."""
         if self.is_known:
             return
-        for prepare in before_refusing:
-            prepare()
+        _keras.undo_running_step()
         name = self._layer.name
         raise RuntimeError(
             f"SBPLayer '{name}' was called with training=True, but does not know the number of "

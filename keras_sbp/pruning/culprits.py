@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor
-from keras_sbp.graph.checks import ask_needs, ask_values
-from keras_sbp.graph.facts import unit_axes
-from keras_sbp.graph.handler import kind
-from keras_sbp.graph.units import Known, Needs, kept
+from keras_sbp.program import Analysis, Graph, Op, Scale, Tensor
+from keras_sbp.program.checks import ask_needs, ask_values
+from keras_sbp.program.facts import unit_axes
+from keras_sbp.program.handler import kind
+from keras_sbp.program.units import Known, Needs, kept
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_sbp.graph import Graph, find_gates
-from keras_sbp.layers import SBPLayer
-from keras_sbp.pruning.gates import Gate
-from keras_sbp.pruning.network import ProgramNetwork
+from keras_sbp.evidence.network import ProgramNetwork
+from keras_sbp.insertion.gates import Gate
+from keras_sbp.layers import SBPLayer, find_gates
+from keras_sbp.program import Graph
 from keras_sbp.rules import Decision, PerUnit, Rule, UnitGroup
 from keras_sbp.rules.ranking import rounded_up
 from keras_sbp.telling import warn

@@ -8,16 +8,17 @@ import keras
 
 from keras_sbp._arguments import check_count
 from keras_sbp.comparing.full_precision import full_precision
-from keras_sbp.graph import Analysis, Graph, Scale, analyse, find_gates, trace
-from keras_sbp.graph.handler import kind
-from keras_sbp.pruning.constant import constant_tensors, fold_constants
+from keras_sbp.evidence.moments import checked_data
+from keras_sbp.evidence.network import ProgramNetwork
+from keras_sbp.insertion.gated_copy import gated_copy
+from keras_sbp.insertion.gates import with_decisions
+from keras_sbp.insertion.insert import marked
+from keras_sbp.layers import find_gates
+from keras_sbp.program import Analysis, Graph, Scale, analyse, trace
+from keras_sbp.program.constants import constant_tensors, fold_constants
+from keras_sbp.program.handler import kind
+from keras_sbp.program.rebuild import rebuild
 from keras_sbp.pruning.decide import decide, warn_of_hidden_gates
-from keras_sbp.pruning.gated_copy import gated_copy
-from keras_sbp.pruning.gates import with_decisions
-from keras_sbp.pruning.insert import marked
-from keras_sbp.pruning.moments import checked_data
-from keras_sbp.pruning.network import ProgramNetwork
-from keras_sbp.pruning.rebuild import rebuild
 from keras_sbp.pruning.report import PruneReport
 from keras_sbp.pruning.summary import summarise
 from keras_sbp.pruning.verify import examples_of

@@ -9,16 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.graph import Analysis, Graph, Op, Scale, Tensor, find_gates, macs, read
-from keras_sbp.graph.facts import unit_axes
-from keras_sbp.graph.keras_internals import input_layer
-from keras_sbp.graph.program import Constant
-from keras_sbp.graph.units import Needs, kept
-from keras_sbp.pruning.constant import computed_constants, constant_tensors
+from keras_sbp._keras import input_layer
+from keras_sbp.insertion.place_units import units_of
+from keras_sbp.layers import find_gates
+from keras_sbp.program import Analysis, Graph, Op, Scale, Tensor, macs, read
+from keras_sbp.program.constants import computed_constants, constant_tensors
+from keras_sbp.program.facts import unit_axes
+from keras_sbp.program.program import Constant
+from keras_sbp.program.rebuild import Rebuilt
+from keras_sbp.program.units import Needs, kept
 from keras_sbp.pruning.culprits import PrunedProgram, Units, before, behind, has_weights, on_the_way
 from keras_sbp.pruning.decide import Decisions
-from keras_sbp.pruning.place_units import units_of
-from keras_sbp.pruning.rebuild import Rebuilt
 from keras_sbp.pruning.report import GateReport, LayerReport, PruneReport
 from keras_sbp.pruning.verify import Verification
 

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import track
 
-from keras_sbp.graph import trace
+from keras_sbp.evidence.moments import checked_data
 from keras_sbp.printing import (
     Printable,
     change,
@@ -24,7 +24,7 @@ from keras_sbp.printing import (
     table,
     width_of,
 )
-from keras_sbp.pruning.moments import checked_data
+from keras_sbp.program import trace
 from keras_sbp.pruning.prune import prune
 from keras_sbp.pruning.verify import examples_of
 from keras_sbp.rules import Decision, Network, Rule, UnitGroup

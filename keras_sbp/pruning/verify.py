@@ -28,11 +28,11 @@ from keras_sbp.comparing.tolerances import (
     tolerance,
     variation,
 )
-from keras_sbp.graph import Graph, Scale
-from keras_sbp.graph.domains import macs_of, sizes_in, slots_of
-from keras_sbp.graph.run import run
+from keras_sbp.insertion.gates import Gate, with_decisions
 from keras_sbp.layers import deciding
-from keras_sbp.pruning.gates import Gate, with_decisions
+from keras_sbp.program import Graph, Scale
+from keras_sbp.program.domains import macs_of, sizes_in, slots_of
+from keras_sbp.program.run import run
 from keras_sbp.telling import warn
 
 MOST_GIVEN = 32  # examples of the user's that are compared

@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from keras_sbp.graph.slim import Slim
-from keras_sbp.graph.trace import Tensor
-from keras_sbp.graph.units import Known, Needs
+from keras_sbp.program.slim import Slim
+from keras_sbp.program.trace import Tensor
+from keras_sbp.program.units import Known, Needs
 from keras_sbp.testing import draws
 from keras_sbp.testing.policies import close
 from keras_sbp.testing.trial import Trial

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.graph import trace
-from keras_sbp.graph.handler import LayerHandler, find_handler
-from keras_sbp.graph.trace import Op
+from keras_sbp.program import trace
+from keras_sbp.program.handler import LayerHandler, find_handler
+from keras_sbp.program.trace import Op
 from keras_sbp.testing import claims, facts, narrowing
 from keras_sbp.testing.networks import (
     KEEPS,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_sbp.comparing.drawing import filled
-from keras_sbp.graph.trace import Tensor
-from keras_sbp.graph.units import Known, Needs, constant_everywhere, kept, tidy
+from keras_sbp.program.trace import Tensor
+from keras_sbp.program.units import Known, Needs, constant_everywhere, kept, tidy
 
 BATCH_SIZE = 3
 UNKNOWN_SIZE = 5  # what an unknown size becomes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_sbp.graph import facts, read
-from keras_sbp.graph.registry import stock_class
+from keras_sbp.program import facts, read
+from keras_sbp.program.registry import stock_class
 from keras_sbp.testing.claims import fail
 from keras_sbp.testing.policies import close
 from keras_sbp.testing.trial import Rebuilt, Trial

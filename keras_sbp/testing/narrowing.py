@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_sbp.graph.trace import Tensor
-from keras_sbp.graph.units import Known, Needs
+from keras_sbp.program.trace import Tensor
+from keras_sbp.program.units import Known, Needs
 from keras_sbp.testing.claims import fail
 from keras_sbp.testing.trial import Trial
 

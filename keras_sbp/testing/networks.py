@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from keras_sbp.comparing.drawing import filled
-from keras_sbp.graph import find_gates
-from keras_sbp.layers import SBPLayer
+from keras_sbp.layers import SBPLayer, find_gates
 from keras_sbp.pruning import prune
 from keras_sbp.testing.draws import BATCH_SIZE, UNKNOWN_SIZE, Draw
 from keras_sbp.testing.policies import close, under

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import keras_sbp
 from keras_sbp.benchmarking import footprint
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 
 pytestmark = pytest.mark.tensorflow
 

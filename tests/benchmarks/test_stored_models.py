@@ -19,7 +19,7 @@ from benchmarks.paper.page import kept
 from benchmarks.paper.store import MODELS, STORED
 from keras_sbp.cli.data import DATA_VARIABLE
 from keras_sbp.formats.litert_model import LiteRTModel
-from keras_sbp.graph import macs, trace
+from keras_sbp.program import macs, trace
 
 ROWS = json.loads((RESULTS / "paper.json").read_text())["rows"]
 SPEED = json.loads((RESULTS / "paper_speed.json").read_text())["networks"]

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from benchmarks.paper.torch_pruning import cut, pruned, to_keras, to_torch
-from keras_sbp.graph import macs, trace
+from keras_sbp.program import macs, trace
 
 pytestmark = [
     pytest.mark.peer,

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from keras_sbp.callbacks import KLWarmup, SNRMonitor
-from keras_sbp.graph import find_gates
-from keras_sbp.layers import SBPLayer
+from keras_sbp.layers import SBPLayer, find_gates
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 Y = X[:, :1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_sbp.cli import main
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 
 COMMANDS = ("inspect", "insert", "prune", "export", "benchmark", "demo")
 

@@ -14,8 +14,7 @@ from keras_sbp.cli.demo import demonstrate
 from keras_sbp.cli.errors import UsageError
 from keras_sbp.cli.recipes import DIGITS, MNIST, Targets
 from keras_sbp.cli.training import Checkpoints
-from keras_sbp.graph import find_gates
-from keras_sbp.layers import SBPLayer
+from keras_sbp.layers import SBPLayer, find_gates
 
 pytestmark = pytest.mark.tensorflow
 

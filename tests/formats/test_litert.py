@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_sbp import export
 from keras_sbp.formats.litert_model import LiteRTModel
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 
 pytestmark = pytest.mark.tensorflow
 

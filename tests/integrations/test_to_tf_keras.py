@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import keras_sbp
-from keras_sbp.graph.keras_internals import input_layer
+from keras_sbp._keras import input_layer
 from keras_sbp.integrations.tfmot import UnsupportedLayerError, to_tf_keras
 from tests.remedies.test_remedies_of_extras import brings
 

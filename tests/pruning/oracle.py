@@ -7,10 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sbp._keras import functional_view, input_structure
 from keras_sbp.comparing.drawing import Slot, draw
-from keras_sbp.graph import find_gates
-from keras_sbp.graph.keras_internals import functional_view, input_structure
-from keras_sbp.layers import SBPLayer
+from keras_sbp.layers import SBPLayer, find_gates
 from keras_sbp.pruning import prune
 from keras_sbp.pruning.report import PruneReport
 

@@ -7,11 +7,11 @@ from collections import Counter
 
 import keras
 
-from keras_sbp.graph import Graph, Op, trace
-from keras_sbp.graph.removal import Trials
+from keras_sbp.insertion.place_units import place_existing_gates
 from keras_sbp.layers import SBPLayer
+from keras_sbp.program import Graph, Op, trace
+from keras_sbp.program.removal import Trials
 from keras_sbp.pruning import PruneReport
-from keras_sbp.pruning.place_units import place_existing_gates
 
 
 def assert_reasons(model: keras.Model, report: PruneReport) -> int:

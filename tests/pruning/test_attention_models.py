@@ -6,8 +6,8 @@ import keras
 import pytest
 from keras import Input, Model, layers
 
-from keras_sbp.graph import find_gates
-from keras_sbp.pruning import insert_sbp
+from keras_sbp.insertion import insert_sbp
+from keras_sbp.layers import find_gates
 from tests.pruning.oracle import assert_same_function, drop_units, gate, randomise
 
 

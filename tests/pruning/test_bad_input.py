@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import Input, Model, Sequential, layers
 
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning import prune
 from keras_sbp.rules import PosteriorRule
 from tests.pruning.oracle import drop_units, gate, randomise
@@ -165,7 +165,7 @@ def test_layer_that_cannot_be_copied() -> None:
 
 
 def test_verification_catches_a_wrong_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    from keras_sbp.graph import slim
+    from keras_sbp.program import slim
 
     monkeypatch.setattr(slim.Slim, "absorbed", lambda self, axis: np.zeros(self.source.shape[axis]))
     model = randomise(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import Input, Model, layers, ops
 
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning import PruneReport, prune
 from keras_sbp.rules import L2Norm
 from tests.pruning.oracle import drop_units, gate, randomise

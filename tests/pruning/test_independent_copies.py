@@ -14,7 +14,7 @@ import pytest
 from keras import Input, Model, layers
 
 import keras_sbp
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 
 X = np.random.default_rng(0).normal(size=(8, 2, 2, 2)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(8, 3)).astype("float32")

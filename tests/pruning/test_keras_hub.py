@@ -17,7 +17,7 @@ from benchmarks.architectures.measure import (
     shortcomings,
 )
 from benchmarks.architectures.random_state import randomise
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning import prune
 
 pytestmark = pytest.mark.keras_hub

@@ -11,7 +11,7 @@ from keras import Input, Model, layers
 
 import keras_sbp
 from keras_sbp import Budget, L2Norm, LayerInputChange, SBPLayer, SNRMonitor
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from tests.pruning.oracle import randomise
 
 X = np.random.default_rng(0).normal(size=(64, 10)).astype("float32")

@@ -11,7 +11,7 @@ import pytest
 from keras import Input, Model, Sequential, layers
 
 from keras_sbp import SNRThreshold
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning import prune
 from tests.pruning.oracle import assert_same_function, drop_units, gate, randomise
 from tools.walks import walk, walks

@@ -16,7 +16,7 @@ import keras
 import pytest
 from hypothesis import strategies as st
 
-from keras_sbp.graph import trace
+from keras_sbp.program import trace
 from tests.pruning.oracle import (
     NothingToCompareError,
     assert_same_function,

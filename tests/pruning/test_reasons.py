@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import Input, Model, Sequential, layers
 
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning import PruneReport, prune
 from tests.pruning.oracle import drop_units, gate, randomise
 

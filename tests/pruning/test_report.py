@@ -13,7 +13,7 @@ from keras import Input, Model, Sequential, layers
 from rich.console import Console
 
 from keras_sbp import L1Norm
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.printing import folded, short
 from keras_sbp.pruning import LayerReport, PruneReport, prune
 from tests.pruning.oracle import drop_units, gate, randomise

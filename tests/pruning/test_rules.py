@@ -9,7 +9,7 @@ from keras import Input, Model, layers
 
 import keras_sbp
 from keras_sbp import BatchNormScale, Budget, L1Norm, L2Norm, Random, SNRThreshold, Taylor
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.rules import Decision, FractionRule, Rule
 from tests.pruning.oracle import randomise
 
@@ -386,7 +386,7 @@ def test_budget_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
         def fraction(self, model: Model) -> float:
             return model.count_params() / self.whole
 
-    monkeypatch.setattr("keras_sbp.pruning.network.LatencyYardstick", Clock)
+    monkeypatch.setattr("keras_sbp.evidence.network.LatencyYardstick", Clock)
     _, report = keras_sbp.prune(network(), Budget(latency=0.5, base=L2Norm()))
     assert 0.4 < report.params_after / report.params_before <= 0.5
     assert len(yardsticks) == 1

@@ -16,7 +16,7 @@ from keras import Input, Model, Sequential, layers, ops
 from keras_sbp import prune
 from keras_sbp.comparing import drawing
 from keras_sbp.comparing.drawing import Slot, draw
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from keras_sbp.pruning.report import PruneReport
 from tests.pruning.oracle import drop_units, gate, randomise
 

@@ -7,7 +7,7 @@ import contextlib
 import keras
 import pytest
 
-from keras_sbp.graph import find_gates
+from keras_sbp.layers import find_gates
 from tests.pruning.oracle import (
     NothingToCompareError,
     assert_same_function,

@@ -10,8 +10,8 @@ import pytest
 from keras import Input, Model, Sequential, layers
 
 import keras_sbp
-from keras_sbp.graph import find_gates
-from keras_sbp.graph.registry import handler_of
+from keras_sbp.layers import find_gates
+from keras_sbp.program.registry import handler_of
 from keras_sbp.rules import PosteriorRule
 from tests.pruning.oracle import drop_units, gate, randomise
 from tests.remedies.case import case, check_remedy

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from keras import Input, Model, layers
 
-from keras_sbp.graph import find_gates, trace
+from keras_sbp.evidence.network import ProgramNetwork
+from keras_sbp.layers import find_gates
+from keras_sbp.program import trace
 from keras_sbp.pruning.decide import decide
-from keras_sbp.pruning.network import ProgramNetwork
 from keras_sbp.rules import Budget
 from keras_sbp.rules.input_change import VARIANTS, LayerInputChange
-from tests.pruning.redundant import (
+from tests.evidence.redundant import (
     REDUNDANT,
     data_for,
     dense_chain,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import keras_sbp.testing
-from keras_sbp.graph import registry
-from keras_sbp.graph.handlers.layers.dense_and_convolution import Dense as DenseHandler
 from keras_sbp.handlers import LayerHandler, constants, register_handler, tidy
+from keras_sbp.handlers.layers.dense_and_convolution import Dense as DenseHandler
+from keras_sbp.program import registry
 from keras_sbp.testing import LayerHandlerContract
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import keras
 from keras import layers
 
-from keras_sbp.graph.keras_internals import LayerScale, StochasticDepth
+from keras_sbp._keras import LayerScale, StochasticDepth
 from tests.pruning.oracle import gate
 from tests.pruning.random_steps.registry import step
 

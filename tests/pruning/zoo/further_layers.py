@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import Input, Model, Sequential, layers
 
-from keras_sbp.graph.keras_internals import LayerScale, StochasticDepth
+from keras_sbp._keras import LayerScale, StochasticDepth
 from tests.pruning.oracle import gate
 from tests.pruning.zoo.registry import topology
 

@@ -1,0 +1,41 @@
+"""Handlers of layers; importing this package registers them."""
+
+from keras_sbp.handlers.layers import (
+    activation,
+    batch_normalization,
+    concatenate,
+    convnext,
+    dense_and_convolution,
+    depthwise_and_separable,
+    dot,
+    einsum_dense,
+    embedding,
+    grouped_convolution,
+    merging,
+    normalization,
+    pooling,
+    preprocessing,
+    recurrent,
+    reshaping,
+    time_distributed,
+)
+
+__all__ = [
+    "activation",
+    "batch_normalization",
+    "concatenate",
+    "convnext",
+    "dense_and_convolution",
+    "depthwise_and_separable",
+    "dot",
+    "einsum_dense",
+    "embedding",
+    "grouped_convolution",
+    "merging",
+    "normalization",
+    "pooling",
+    "preprocessing",
+    "recurrent",
+    "reshaping",
+    "time_distributed",
+]

@@ -1,0 +1,118 @@
+"""What would not depend on the input any more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from keras_sbp.program import Analysis, Graph, Op, Tensor, analyse, macs
+from keras_sbp.program.program import Constant, reading
+from keras_sbp.program.run import call
+from keras_sbp.program.units import Known, wholly_constant
+
+
+def constant_tensors(graph: Graph, analysis: Analysis) -> set[Tensor]:
+    """Returns constants, and whatever is computed from them alone."""
+    constant: set[Tensor] = set()
+    for op in graph.ops:
+        computed_from_constants = all(tensor in constant for tensor in op.inputs)
+        for tensor in op.outputs:
+            if computed_from_constants or wholly_constant(analysis.known[tensor]) is not None:
+                constant.add(tensor)
+    return constant
+
+
+def fold_constants(graph: Graph, analysis: Analysis) -> tuple[Graph, Analysis]:
+    """Returns the program with numbers in place of what is computed from constants, analysed.
+
+    A zero-padded convolution, say, makes of a constant other than 0 something that differs at the
+    borders. It is computed once, here, where that stores fewer numbers than it saves
+    multiply-accumulates. What computed it stays in the program, and nothing needs it.
+    """
+    constant = constant_tensors(graph, analysis)
+    found = {}
+    for tensor in _read_by_others(graph, analysis, constant):
+        ops = _behind(tensor, graph, analysis)
+        if not why_computed(tensor, ops, analysis):
+            found[tensor] = _evaluated(tensor, ops, analysis)
+    if not found:
+        return graph, analysis
+    behind = {tensor: Tensor(tensor.shape, tensor.dtype) for tensor in found}
+    ops = [Op(value, (), {}, [behind[tensor]]) for tensor, value in found.items()]
+    for op in graph.ops:
+        stays = all(tensor in constant for tensor in op.outputs)
+        ops.append(op if stays else reading(op, [behind.get(t, t) for t in op.inputs]))
+    graph = replace(graph, ops=ops)
+    return graph, analyse(graph)
+
+
+def computed_constants(graph: Graph, analysis: Analysis) -> dict[Op, str]:
+    """Returns the calls that still compute a constant, and why they do."""
+    found: dict[Op, str] = {}
+    for tensor in _read_by_others(graph, analysis, constant_tensors(graph, analysis)):
+        ops = _behind(tensor, graph, analysis)
+        found |= {op: why for op in ops if (why := why_computed(tensor, ops, analysis))}
+    return found
+
+
+def why_computed(tensor: Tensor, ops: list[Op], analysis: Analysis) -> str:
+    """Returns why a constant has to be computed by these calls, or "" if it need not be."""
+    opaque = [op.name for op in ops if op in analysis.opaque]
+    shapes = [tensor.shape for op in ops for tensor in (*op.inputs, *op.outputs)]
+    if opaque:
+        return f"'{opaque[0]}' is opaque"
+    if any(None in shape[1:] for shape in shapes):
+        return "sizes are unknown"
+    if "float" not in tensor.dtype or any(t.masked for op in ops for t in op.outputs):
+        return "it is no plain tensor of real numbers"
+    if math.prod(tensor.shape[1:]) > sum(macs(op) for op in ops):
+        return "it has more numbers than it costs multiply-accumulates"
+    return ""
+
+
+def _read_by_others(graph: Graph, analysis: Analysis, constant: set[Tensor]) -> list[Tensor]:
+    """Constants that are no known numbers, and needed by what is not constant, in order."""
+    found = {}
+    for op in graph.ops:
+        if isinstance(op.operation, Constant) or all(t in constant for t in op.outputs):
+            continue
+        for i, tensor in enumerate(op.inputs):
+            known = analysis.known[tensor]
+            if (op, i) in analysis.edges and tensor in constant and wholly_constant(known) is None:
+                found[tensor] = None
+    return list(found)
+
+
+def _behind(tensor: Tensor, graph: Graph, analysis: Analysis) -> list[Op]:
+    """The calls that make a constant of known numbers, in order."""
+    wanted = {tensor}
+    ops = []
+    for op in reversed(graph.ops):
+        if not wanted.isdisjoint(op.outputs) and not isinstance(op.operation, Constant):
+            wanted.update(t for t in op.inputs if wholly_constant(analysis.known[t]) is None)
+            ops.append(op)
+    return ops[::-1]
+
+
+def _evaluated(tensor: Tensor, ops: Iterable[Op], analysis: Analysis) -> Constant:
+    values = {}
+    for op in ops:
+        for each in op.inputs:
+            if each not in values:
+                values[each] = _filled(each, analysis.known[each])
+        values.update(zip(op.outputs, call(op, values), strict=True))
+        name = op.name
+    return Constant(keras.ops.convert_to_numpy(values[tensor])[0], name)
+
+
+def _filled(tensor: Tensor, known: Known) -> keras.KerasTensor:
+    """One example of a tensor that is constant along an axis."""
+    axis = wholly_constant(known)
+    shape = [1] * tensor.rank
+    shape[axis] = -1
+    value = np.broadcast_to(known[axis].reshape(shape), (1, *tensor.shape[1:]))
+    return keras.ops.cast(keras.ops.convert_to_tensor(np.array(value)), tensor.dtype)
