@@ -29,12 +29,6 @@ JAX_TESTS := tests/distributions tests/layers tests/rules tests/callbacks tests/
 	$(addprefix tests/insertion/test_,gates_report.py insert_copy.py) tests/evidence/test_refit.py \
 	$(addprefix tests/pruning/test_,golden_journey.py independent_copies.py min_keep.py prune.py \
 		random_graphs.py rules.py verify.py)
-test-jax: the backend-neutral tests that differ most by backend, Keras on JAX
-# XLA need not optimise what runs once. Compiling every shape of a random network takes long.
-JAX_TESTS := tests/distributions tests/layers tests/rules tests/callbacks \
-	$(addprefix tests/program/test_,contract.py copying.py trace.py unfold.py) \
-	$(addprefix tests/pruning/test_,gates_report.py golden_journey.py independent_copies.py \
-		insert_copy.py min_keep.py prune.py random_graphs.py reweight.py rules.py verify.py)
 test-jax: $(VENV)/.has-dev
 	KERAS_BACKEND=jax \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \

@@ -123,9 +123,9 @@ def relative_error(expected: Sequence[np.ndarray], received: Sequence[np.ndarray
 
 def opaque_calls(gated: keras.Model) -> list[dict]:
     """Returns the calls that pruning does not understand, those of a kind together."""
-    graph = trace(gated)
-    decisions = decide(ProgramNetwork(graph), OwnRules()).keep
-    found = analyse(with_decisions(graph, decisions)).opaque
+    program = trace(gated)
+    decisions = decide(ProgramNetwork(program), OwnRules()).keep
+    found = analyse(with_decisions(program, decisions)).opaque
     counts = Counter((type(op.operation).__name__, kind(op), why) for op, why in found.items())
     return [
         {"class": cls, "kind": what, "reason": why, "calls": n}

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from keras_sbp.layers import SBPLayer, find_gates
-from keras_sbp.program import Graph, Op, Tensor, trace
+from keras_sbp.program import Op, Program, Tensor, trace
 from keras_sbp.program.run import call, inputs_of
 
 DROP = 0.4
@@ -60,12 +60,12 @@ def randomise_gate(gate: SBPLayer, rng: np.random.Generator, drop: float) -> Non
     gate.set_posterior(rng.normal(-0.5, 0.3, gate.units), log_sigma)
 
 
-def _send_through(graph: Graph, batch: Any, rng: np.random.Generator) -> None:
+def _send_through(program: Program, batch: Any, rng: np.random.Generator) -> None:
     """Runs the program, and adjusts each layer before its first call."""
-    values = inputs_of(graph, batch)
-    readers = Counter(tensor for op in graph.ops for tensor in op.inputs)
+    values = inputs_of(program, batch)
+    readers = Counter(tensor for op in program.ops for tensor in op.inputs)
     seen: set[int] = set()
-    for op in graph.ops:
+    for op in program.ops:
         if id(op.operation) not in seen:
             seen.add(id(op.operation))
             _adjust(op, values, rng)

@@ -11,12 +11,12 @@ import numpy as np
 from keras_sbp.insertion.gated_copy import gated_copy
 from keras_sbp.insertion.gates import Gate, axis_of
 from keras_sbp.layers._axis import broadcast_shape
-from keras_sbp.program import Graph
+from keras_sbp.program import Program
 from keras_sbp.program.removal import Site
 
 
 def squared_gradients(
-    graph: Graph, gates: Sequence[Gate], data: Any, loss: Any, batch_size: int
+    program: Program, gates: Sequence[Gate], data: Any, loss: Any, batch_size: int
 ) -> dict[Gate, np.ndarray]:
     """Returns (∂loss/∂θ)² for a factor θ = 1 behind each unit of each gate, mean over batches.
 
@@ -24,7 +24,7 @@ def squared_gradients(
     an optimizer that subtracts the gradient as it is leaves it in them, on every backend.
 
     Args:
-        graph: a traced program.
+        program: a traced program.
         gates: of the program.
         data: `(x, y)`, as for `fit()`.
         loss: a Keras loss or its name.
@@ -35,12 +35,12 @@ def squared_gradients(
     """
     if loss is None:
         raise ValueError(
-            f"Model '{graph.model.name}' is not compiled with a loss, so there is nothing to "
+            f"Model '{program.model.name}' is not compiled with a loss, so there is nothing to "
             "differentiate. Expected a loss. Pass one, such as "
             'keras_sbp.Taylor(data, loss="sparse_categorical_crossentropy"), or compile the model.'
         )
     probes = {gate: Probe(gate.axis, gate.units, name=f"{gate.name}_probe") for gate in gates}
-    copy = gated_copy(graph, {probe: _sites(graph, gate) for gate, probe in probes.items()})
+    copy = gated_copy(program, {probe: _sites(program, gate) for gate, probe in probes.items()})
     copy.trainable = False
     for probe in probes.values():
         probe.trainable = True
@@ -90,8 +90,8 @@ class AtInference(keras.Model):
         return self.network(inputs, training=False)
 
 
-def _sites(graph: Graph, gate: Gate) -> list[Site]:
-    return [Site(op.outputs[0], axis_of(op)) for op in graph.ops if op.operation is gate]
+def _sites(program: Program, gate: Gate) -> list[Site]:
+    return [Site(op.outputs[0], axis_of(op)) for op in program.ops if op.operation is gate]
 
 
 def _batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:

@@ -54,7 +54,7 @@ def find_readers(trials: Trials, gate: Gate) -> Readers:
         trials: on a traced program; gates let units pass there.
         gate: one of its gates.
     """
-    calls = [op for op in trials.graph.ops if op.operation is gate]
+    calls = [op for op in trials.program.ops if op.operation is gate]
     readers = Readers()
     if gate.axis is None:
         return readers

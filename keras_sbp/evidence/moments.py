@@ -13,7 +13,7 @@ import numpy as np
 from keras_sbp.comparing.examples import arrays_of
 from keras_sbp.evidence.linear_readers import Reader
 from keras_sbp.insertion.gates import Gate, gates_of, with_decisions
-from keras_sbp.program import Graph, Op
+from keras_sbp.program import Op, Program
 from keras_sbp.program.domains import slots_of
 from keras_sbp.program.facts import linear_map
 from keras_sbp.program.run import run
@@ -43,9 +43,9 @@ class State:
     weights: Weights = ()
 
     @classmethod
-    def original(cls, graph: Graph) -> State:
+    def original(cls, program: Program) -> State:
         """Returns the network in which every gate keeps every unit."""
-        return cls({gate: np.ones(gate.units, bool) for gate in gates_of(graph)})
+        return cls({gate: np.ones(gate.units, bool) for gate in gates_of(program)})
 
 
 @dataclass
@@ -71,14 +71,14 @@ class Meter:
     """Runs a program on data.
 
     Args:
-        graph: a traced program.
+        program: a traced program.
         data: inputs of the model, in any of the forms that Keras takes.
         seed: of the choice of positions.
     """
 
-    def __init__(self, graph: Graph, data: Any, seed: int = 0) -> None:
-        self._graph, self._seed = graph, seed
-        self._data = checked_data(graph, data)
+    def __init__(self, program: Program, data: Any, seed: int = 0) -> None:
+        self._graph, self._seed = program, seed
+        self._data = checked_data(program, data)
         self._examples = len(self._data[0])
 
     def measure(self, readers: Sequence[Reader], inputs: State, targets: State) -> list[Measured]:
@@ -125,18 +125,18 @@ class Meter:
         return which, which // (rows // shape[0]) % CHECKED == CHECKED - 1
 
 
-def checked_data(graph: Graph, data: Any, argument: str = "data") -> list[np.ndarray]:
+def checked_data(program: Program, data: Any, argument: str = "data") -> list[np.ndarray]:
     """Returns data as one array for each input of a model.
 
     Args:
-        graph: the model as a program.
+        program: the model as a program.
         data: inputs in any of the forms that Keras takes; labels in them are left out.
         argument: the name of the argument that holds them, for messages.
 
     Raises:
         ValueError: they do not fit the inputs of the model, or there are fewer than 8 examples.
     """
-    arrays = arrays_of(data, slots_of(graph), argument, enough=sys.maxsize)
+    arrays = arrays_of(data, slots_of(program), argument, enough=sys.maxsize)
     if len(arrays[0]) < 2 * CHECKED:
         raise ValueError(
             f"`{argument}` has {len(arrays[0])} examples, too few to fit weights on some of them "
@@ -147,10 +147,10 @@ def checked_data(graph: Graph, data: Any, argument: str = "data") -> list[np.nda
 
 
 def _values(
-    graph: Graph, batch: list[np.ndarray], readers: Sequence[Reader], weights: Weights
+    program: Program, batch: list[np.ndarray], readers: Sequence[Reader], weights: Weights
 ) -> list[np.ndarray]:
     tensors = [reader.op.inputs[0] for reader in readers]
-    values = run(graph, batch, tensors, weights)
+    values = run(program, batch, tensors, weights)
     return [keras.ops.convert_to_numpy(values[tensor]) for tensor in tensors]
 
 

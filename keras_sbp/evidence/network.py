@@ -18,7 +18,7 @@ from keras_sbp.insertion.gates import Gate, gates_of, with_decisions
 from keras_sbp.insertion.gates_report import existing_gates
 from keras_sbp.insertion.plan import Placement
 from keras_sbp.layers import SBPLayer
-from keras_sbp.program import Graph, Op, analyse, macs, read
+from keras_sbp.program import Op, Program, analyse, macs, read
 from keras_sbp.program.constants import constant_tensors, fold_constants
 from keras_sbp.program.coupling import CoupledUnits
 from keras_sbp.program.facts import kernel_rows, normalization_scale
@@ -32,14 +32,14 @@ class ProgramNetwork(Network):
     """What rules are asked about.
 
     Args:
-        graph: a traced program; its gates are the groups.
+        program: a traced program; its gates are the groups.
         loss: the loss that the user's model is compiled with, if any.
         round_to: see `prune`.
     """
 
-    def __init__(self, graph: Graph, *, loss: Any = None, round_to: int = 1) -> None:
-        self.graph, self.loss, self.round_to = graph, loss, round_to
-        self._gates = {_group(gate): gate for gate in gates_of(graph)}
+    def __init__(self, program: Program, *, loss: Any = None, round_to: int = 1) -> None:
+        self.program, self.loss, self.round_to = program, loss, round_to
+        self._gates = {_group(gate): gate for gate in gates_of(program)}
         self.groups = list(self._gates)
 
     def gate_of(self, group: UnitGroup) -> Gate:
@@ -65,7 +65,7 @@ class ProgramNetwork(Network):
     def squared_gradients(self, data: Any, loss: Any, batch_size: int) -> PerUnit:
         """Returns (∂loss/∂θ)² for each unit, averaged over batches."""
         gates = list(self._gates.values())
-        found = squared_gradients(self.graph, gates, data, loss or self.loss, batch_size)
+        found = squared_gradients(self.program, gates, data, loss or self.loss, batch_size)
         return {group: found[gate] for group, gate in self._gates.items()}
 
     def input_change(
@@ -79,8 +79,8 @@ class ProgramNetwork(Network):
 
     def costs(self, what: str) -> Costs:
         """Returns what each layer costs, and each unit's share of that."""
-        costs = np.array(_costs_by_op(self.graph, what), float)
-        numbers = {op: number for number, op in enumerate(self.graph.ops)}
+        costs = np.array(_costs_by_op(self.program, what), float)
+        numbers = {op: number for number, op in enumerate(self.program.ops)}
         table = np.zeros((len(self.groups), len(costs)))
         for row, group in zip(table, self.groups, strict=True):
             placement = self._placement(group)
@@ -91,7 +91,7 @@ class ProgramNetwork(Network):
 
     def remaining(self, what: str, keep: PerUnit) -> float:
         """Returns the fraction that a network with these decisions really has, or takes."""
-        decided = with_decisions(self.graph, {self._gates[g]: kept for g, kept in keep.items()})
+        decided = with_decisions(self.program, {self._gates[g]: kept for g, kept in keep.items()})
         analysis = analyse(decided)
         if not constant_tensors(decided, analysis).isdisjoint(decided.outputs):
             return 0.0
@@ -106,7 +106,7 @@ class ProgramNetwork(Network):
 
     @functools.cached_property
     def _trials(self) -> Trials:
-        return Trials(self.graph)
+        return Trials(self.program)
 
     @functools.cached_property
     def _placements(self) -> dict[Gate, Placement]:
@@ -119,7 +119,7 @@ class ProgramNetwork(Network):
     def _whole(self) -> keras.Model:
         """The network with all units, and without gates."""
         everything = {gate: np.ones(gate.units, bool) for gate in self._gates.values()}
-        decided = with_decisions(self.graph, everything)
+        decided = with_decisions(self.program, everything)
         return rebuild(decided, analyse(decided)).model
 
     @functools.cached_property
@@ -145,13 +145,13 @@ def _kernels(group: CoupledUnits, producers: list[Op]) -> dict[int, np.ndarray]:
     return found
 
 
-def _costs_by_op(graph: Graph, what: str) -> list[int]:
+def _costs_by_op(program: Program, what: str) -> list[int]:
     """What each call costs; the weights of a shared layer count at its first call."""
     if what == "macs":
-        return [macs(op) for op in graph.ops]
+        return [macs(op) for op in program.ops]
     seen: set[int] = set()
     costs = []
-    for op in graph.ops:
+    for op in program.ops:
         is_first = id(op.operation) not in seen
         seen.add(id(op.operation))
         counts = is_first and isinstance(op.operation, layers.Layer)

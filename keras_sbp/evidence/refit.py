@@ -45,7 +45,7 @@ def reweight(trials: Trials, decisions: Mapping[Gate, np.ndarray], data: Any) ->
     Raises:
         ValueError: the data do not fit the model, or give values that are not finite.
     """
-    meter, original = Meter(trials.graph, data), State.original(trials.graph)
+    meter, original = Meter(trials.program, data), State.original(trials.program)
     state = State(dict(decisions))
     for reader, removed in _affected(trials, decisions):
         [measured] = meter.measure([reader], state, original)
@@ -119,7 +119,7 @@ def select_units(
         reweight: whether layers behind decided gates have their best weights from then on.
         ridge: of the selection.
     """
-    meter, original = Meter(trials.graph, data), State.original(trials.graph)
+    meter, original = Meter(trials.program, data), State.original(trials.program)
     pruned = original
     results: dict[Gate, Selection | None] = {}
     for gate in gates:

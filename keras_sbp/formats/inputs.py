@@ -19,7 +19,7 @@ from keras_sbp.comparing.drawing import (
     is_lacking,
 )
 from keras_sbp.comparing.examples import GIVEN, arrays_of
-from keras_sbp.program import Graph, trace
+from keras_sbp.program import Program, trace
 from keras_sbp.program.domains import macs_of, sizes_in, slots_of
 
 MOST_COMPARED = 256
@@ -116,11 +116,11 @@ def random_examples(model: keras.Model, specs: Any) -> Examples:
         RuntimeError: If the model runs on none that was tried.
     """
     flat = keras.tree.flatten(specs)
-    graph = _graph(model)
+    program = _graph(model)
     trials = batches(
-        _slots(model, specs, graph),
-        macs=macs_of(graph) if graph else 0,
-        sizes=sizes_in(graph) if graph else (),
+        _slots(model, specs, program),
+        macs=macs_of(program) if program else 0,
+        sizes=sizes_in(program) if program else (),
     )
 
     def run(batch: Batch) -> Any:
@@ -187,7 +187,7 @@ def read_once(
     return arrays_of(data, _slots(model, specs, None), argument, max(MOST_COMPARED, size))
 
 
-def _graph(model: keras.Model) -> Graph | None:
+def _graph(model: keras.Model) -> Program | None:
     """The model as a program, if it can be read as one; exporting does not need that."""
     try:
         return trace(model)
@@ -195,10 +195,10 @@ def _graph(model: keras.Model) -> Graph | None:
         return None
 
 
-def _slots(model: keras.Model, specs: Any, graph: Graph | None) -> list[Slot]:
+def _slots(model: keras.Model, specs: Any, program: Program | None) -> list[Slot]:
     """The inputs, by all the names they have, with the values that suit what reads them."""
     flat = keras.tree.flatten_with_path(specs)
-    values = [slot.values for slot in slots_of(graph)] if graph else [()] * len(flat)
+    values = [slot.values for slot in slots_of(program)] if program else [()] * len(flat)
     return [
         Slot(spec.name, tuple(spec.shape), spec.dtype, kinds, (name, str(path[-1] if path else "")))
         for (path, spec), name, kinds in zip(flat, input_names(model), values, strict=True)

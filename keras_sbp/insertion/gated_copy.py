@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_sbp._keras import nn_ops
-from keras_sbp.program import Analysis, Graph, Op, Tensor
+from keras_sbp.program import Analysis, Op, Program, Tensor
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import OPAQUE, Opaque, find_handler
 from keras_sbp.program.program import Cast, Scale, reading
@@ -22,13 +22,13 @@ from keras_sbp.program.units import Needs
 WITHOUT_TRUE_COPY = (Cast, Scale, nn_ops.DotProductAttention)
 
 
-def gated_copy(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> keras.Model:
+def gated_copy(program: Program, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> keras.Model:
     """Returns a copy of a traced model in which each gate is called at its sites.
 
     Weights are copied, and so is the state of random generators. The traced model is not
     changed; the gates become layers of the new one.
     """
-    gated = with_gates(graph, gates)
+    gated = with_gates(program, gates)
     return rebuild(gated, _copy_everything(gated, gates)).model
 
 
@@ -42,29 +42,31 @@ class CallGate(Opaque):
         return [build.slim(op.outputs[0], op.operation(inputs[0].tensor))]
 
 
-def _copy_everything(graph: Graph, gates: Mapping[keras.layers.Layer, Sequence[Site]]) -> Analysis:
+def _copy_everything(
+    program: Program, gates: Mapping[keras.layers.Layer, Sequence[Site]]
+) -> Analysis:
     """Knows nothing and needs everything: what is rebuilt from this analysis is a copy."""
-    handlers = dict.fromkeys(graph.ops, OPAQUE)
-    for op in graph.ops:
+    handlers = dict.fromkeys(program.ops, OPAQUE)
+    for op in program.ops:
         if isinstance(op.operation, WITHOUT_TRUE_COPY):
             handlers[op] = find_handler(op)[0]
         elif isinstance(op.operation, keras.layers.Layer) and op.operation in gates:
             handlers[op] = CallGate()
-    tensors = [*graph.inputs, *(tensor for op in graph.ops for tensor in op.outputs)]
+    tensors = [*program.inputs, *(tensor for op in program.ops for tensor in op.outputs)]
     return Analysis(
         handlers=handlers,
         opaque={},
         known={tensor: {} for tensor in tensors},
         needed={tensor: {} for tensor in tensors},
-        edges={(op, i): {} for op in graph.ops for i in range(len(op.inputs))},
+        edges={(op, i): {} for op in program.ops for i in range(len(op.inputs))},
     )
 
 
-def with_gates(graph: Graph, gates: Mapping[Any, Sequence[Site]]) -> Graph:
+def with_gates(program: Program, gates: Mapping[Any, Sequence[Site]]) -> Program:
     """Returns the program with calls of gates: each in front of the first that reads behind it.
 
     Args:
-        graph: a traced program.
+        program: a traced program.
         gates: for each layer or mark the sites at which it is called.
     """
     at: dict[Tensor, list[tuple[Any, Site]]] = {}
@@ -73,7 +75,7 @@ def with_gates(graph: Graph, gates: Mapping[Any, Sequence[Site]]) -> Graph:
             at.setdefault(site.tensor, []).append((gate, site))
     behind: dict[tuple[Tensor, Any], Tensor] = {}
     ops: list[Op] = []
-    for op in graph.ops:
+    for op in program.ops:
         inputs = []
         for i, tensor in enumerate(op.inputs):
             for gate in [gate for gate, site in at.get(tensor, ()) if site.is_seen_by(op, i)]:
@@ -85,4 +87,4 @@ def with_gates(graph: Graph, gates: Mapping[Any, Sequence[Site]]) -> Graph:
                 tensor = behind[tensor, gate]
             inputs.append(tensor)
         ops.append(reading(op, inputs))
-    return replace(graph, ops=ops)
+    return replace(program, ops=ops)

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from keras_sbp.layers import SBPLayer
-from keras_sbp.program import Graph, Op, Scale
+from keras_sbp.program import Op, Program, Scale
 
 Gate = SBPLayer | Scale
 
 
-def gates_of(graph: Graph) -> list[Gate]:
+def gates_of(program: Program) -> list[Gate]:
     """Returns the gates that a program calls, each once, in order."""
-    return list(dict.fromkeys(op.operation for op in graph.ops if isinstance(op.operation, Gate)))
+    return list(dict.fromkeys(op.operation for op in program.ops if isinstance(op.operation, Gate)))
 
 
 def axis_of(call: Op) -> int | None:
@@ -24,19 +24,19 @@ def axis_of(call: Op) -> int | None:
     return None if axis is None else axis % call.outputs[0].rank
 
 
-def with_decisions(graph: Graph, decisions: Mapping[Gate, np.ndarray]) -> Graph:
+def with_decisions(program: Program, decisions: Mapping[Gate, np.ndarray]) -> Program:
     """Returns the program with every gate replaced by its decision; frozen units stay removed.
 
     Args:
-        graph: a traced program with gates.
+        program: a traced program with gates.
         decisions: for each gate which units stay, booleans of shape (units,).
     """
     scales = {gate: _decided(gate, keep) for gate, keep in decisions.items()}
     ops = [
         replace(op, operation=scales[op.operation]) if isinstance(op.operation, Gate) else op
-        for op in graph.ops
+        for op in program.ops
     ]
-    return replace(graph, ops=ops)
+    return replace(program, ops=ops)
 
 
 def _decided(gate: Gate, keep: np.ndarray) -> Scale:

@@ -153,7 +153,7 @@ def remember(model: keras.Model, report: GatesReport) -> None:
 
 def existing_gates(trials: Trials) -> dict[Gate, Placement]:
     """Returns what each gate governs that a program has already."""
-    if not gates_of(trials.graph):
+    if not gates_of(trials.program):
         return {}
     return place_existing_gates(trials) | place_existing_branch_gates(trials)
 
@@ -178,7 +178,7 @@ def report_on(trials: Trials, placed: Mapping[Gate, Placement], plan: Plan) -> G
         for op in dict.fromkeys([*producers, *placement.ops]):
             gates.setdefault(op, []).append(name)
     rows: dict[int, GatedLayer] = {}
-    for op in trials.graph.ops:
+    for op in trials.program.ops:
         layer = op.operation
         if not getattr(layer, "weights", ()) or isinstance(layer, SBPLayer):
             continue

@@ -18,7 +18,7 @@ from keras_sbp.insertion.place_branches import place_branch_gates
 from keras_sbp.insertion.place_units import Wishes, place_unit_gates
 from keras_sbp.insertion.plan import Placement, Plan, Refusal
 from keras_sbp.layers import SBPLayer
-from keras_sbp.program import Graph, Op, Scale, trace
+from keras_sbp.program import Op, Program, Scale, trace
 from keras_sbp.program.facts import unit_axes
 from keras_sbp.program.removal import Trials
 from keras_sbp.telling import write
@@ -125,46 +125,46 @@ def insert_sbp(
         _check_ignored(placement=placement, attention=attention, tie_residual=tie_residual)
     _check_kl_weight(kl_weight)
     _check_gate_options(gate_options)
-    graph = trace(model, inputs)
-    wanted = None if layers is None else chosen_layers(graph, layers, "layers")
-    unwanted = chosen_layers(graph, exclude, "exclude")
-    trials = Trials(graph)
+    program = trace(model, inputs)
+    wanted = None if layers is None else chosen_layers(program, layers, "layers")
+    unwanted = chosen_layers(program, exclude, "exclude")
+    trials = Trials(program)
     if gate == "branch":
         plan = place_branch_gates(trials)
     else:
         plan = place_unit_gates(trials, Wishes(placement, attention, tie_residual))
     placements = _selected(plan, wanted, unwanted)
     if not placements:
-        _refuse_empty(graph, plan, gate)
+        _refuse_empty(program, plan, gate)
     if kl_weight == "macs":
         weights = weights_by_macs(placements, trials)
     else:
         weights = [kl_weight] * len(placements)
-    gates = _make_gates(graph, placements, weights, {"num_samples": num_samples} | gate_options)
+    gates = _make_gates(program, placements, weights, {"num_samples": num_samples} | gate_options)
     placed = dict(zip(gates, placements, strict=True))
-    gated = gated_copy(graph, {gate: each.sites for gate, each in placed.items()})
+    gated = gated_copy(program, {gate: each.sites for gate, each in placed.items()})
     placed = existing_gates(trials) | placed
-    plan.refusals += _not_asked_for(graph, gate, attention)
+    plan.refusals += _not_asked_for(program, gate, attention)
     report = report_on(trials, placed, plan)
     remember(gated, report)
     _tell(report, verbose)
     return gated
 
 
-def marked(graph: Graph) -> Graph:
+def marked(program: Program) -> Program:
     """Returns a program with a mark, which changes nothing, wherever `insert_sbp` puts a gate.
 
     Raises:
         ValueError: there is nothing to gate.
     """
-    plan = place_unit_gates(Trials(graph), Wishes())
+    plan = place_unit_gates(Trials(program), Wishes())
     if not plan.placements:
-        _refuse_empty(graph, plan, "units")
+        _refuse_empty(program, plan, "units")
     marks = {
         Scale(placement.axis, np.ones(placement.units), name): placement.sites
-        for placement, name in zip(plan.placements, _names(graph, plan.placements), strict=True)
+        for placement, name in zip(plan.placements, _names(program, plan.placements), strict=True)
     }
-    return with_gates(graph, marks)
+    return with_gates(program, marks)
 
 
 def _check_choices(**choices: Any) -> None:
@@ -238,12 +238,12 @@ def _included(plan: Plan, wanted: Chosen) -> set[Op]:
     return set().union(*wanted.values())
 
 
-def _not_asked_for(graph: Graph, gate: str, attention: str | None) -> list[Refusal]:
+def _not_asked_for(program: Program, gate: str, attention: str | None) -> list[Refusal]:
     """Why layers were not considered at all."""
     if gate == "branch":
-        return [Refusal(graph.ops, "it is on no residual branch")]
+        return [Refusal(program.ops, "it is on no residual branch")]
     if attention is None:
-        layers_of_attention = [op for op in graph.ops if len(unit_axes(op)) > 1]
+        layers_of_attention = [op for op in program.ops if len(unit_axes(op)) > 1]
         return [Refusal(layers_of_attention, "not asked for: attention=None")]
     return []
 
@@ -255,7 +255,7 @@ def _tell(report: GatesReport, verbose: int | str) -> None:
         write(f"insert_sbp: {report} (keras_sbp.gates_report(model).print() says why)")
 
 
-def _refuse_empty(graph: Graph, plan: Plan, gate: str) -> None:
+def _refuse_empty(program: Program, plan: Plan, gate: str) -> None:
     lines = [f"  '{each.producers[0].name}': {each.reason}" for each in plan.refusals]
     if plan.placements:
         lines = ["  everything that could be gated is excluded"]
@@ -263,16 +263,16 @@ def _refuse_empty(graph: Graph, plan: Plan, gate: str) -> None:
         what = "adds a branch to a shortcut" if gate == "branch" else "makes units with weights"
         lines = [f"  no layer {what}"]
     raise ValueError(
-        f"Model '{graph.model.name}' has nothing to gate:\n" + "\n".join(lines) + "\n"
+        f"Model '{program.model.name}' has nothing to gate:\n" + "\n".join(lines) + "\n"
         "Expected at least one layer whose units can go. Change the arguments, or put SBPLayers "
         "into the model by hand."
     )
 
 
 def _make_gates(
-    graph: Graph, placements: list[Placement], weights: list[float], options: dict[str, Any]
+    program: Program, placements: list[Placement], weights: list[float], options: dict[str, Any]
 ) -> list[SBPLayer]:
-    names = _names(graph, placements)
+    names = _names(program, placements)
     gates = []
     for placement, weight, name in zip(placements, weights, names, strict=True):
         dtype = _policy(placement.sites[0].tensor.dtype)
@@ -284,9 +284,9 @@ def _make_gates(
     return gates
 
 
-def _names(graph: Graph, placements: list[Placement]) -> list[str]:
+def _names(program: Program, placements: list[Placement]) -> list[str]:
     """A name for each gate that nothing in the program has."""
-    taken = {op.name.replace("/", "_") for op in graph.ops}
+    taken = {op.name.replace("/", "_") for op in program.ops}
     names = []
     for placement in placements:
         name = wanted = placement.name.replace("/", "_")

@@ -18,7 +18,7 @@ def place_branch_gates(trials: Trials) -> Plan:
     Where tensors are added, the operand that is reached from their common ancestor with the
     fewest multiply-accumulates is the shortcut; the others are branches.
     """
-    ops = trials.graph.ops
+    ops = trials.program.ops
     makers = {tensor: op for op in ops for tensor in op.outputs}
     plan = Plan()
     for op in ops:
@@ -39,7 +39,7 @@ def place_branch_gates(trials: Trials) -> Plan:
 
 def place_existing_branch_gates(trials: Trials) -> dict[Gate, Placement]:
     """Returns what each gate over a whole tensor governs that a program has."""
-    ops = trials.graph.ops
+    ops = trials.program.ops
     makers = {tensor: op for op in ops for tensor in op.outputs}
     found: dict[Gate, Placement] = {}
     for op in ops:
@@ -119,7 +119,7 @@ def _costs_from_common_ancestor(
 
 def _dying(edges: set[Edge], trials: Trials, makers: Mapping[Tensor, Op]) -> list[Op]:
     """The ops that nobody needs if these readers of one tensor do not need it, in order."""
-    outputs = set(trials.graph.outputs)
+    outputs = set(trials.program.outputs)
     dead = set(edges)
     reader, number = next(iter(edges))
     first = makers[reader.inputs[number]]

@@ -34,7 +34,7 @@ def place_unit_gates(trials: Trials, wishes: Wishes) -> Plan:
     """Returns one gate for each group of coupled units that can be removed."""
     plan = Plan()
     stands_for: dict[Spot, list[Op]] = {}
-    for group in coupled_units(trials.graph, trials.handlers):
+    for group in coupled_units(trials.program, trials.handlers):
         producers = _producers(group, trials) or _normalised(group, stands_for)
         gate = _existing_gate(group, producers)
         if gate is not None:
@@ -59,7 +59,7 @@ def place_unit_gates(trials: Trials, wishes: Wishes) -> Plan:
 def place_existing_gates(trials: Trials) -> dict[Gate, Placement]:
     """Returns what each gate of a program governs; not those over whole tensors."""
     found: dict[Gate, Placement] = {}
-    for group in coupled_units(trials.graph, trials.handlers):
+    for group in coupled_units(trials.program, trials.handlers):
         producers = _producers(group, trials)
         for gate, sites in _gates(group).items():
             found[gate] = _existing(group, producers, gate.name, sites)
@@ -174,9 +174,9 @@ def _name(producer: Op, group_kind: str) -> str:
 def _refuse_hopeless(trials: Trials, group: CoupledUnits) -> None:
     for spot in group.spots:
         op = group.makers.get(spot)
-        if spot.tensor in trials.graph.inputs:
+        if spot.tensor in trials.program.inputs:
             raise CannotGateError("its units are coupled to an input of the model")
-        if spot.tensor in trials.graph.outputs:
+        if spot.tensor in trials.program.outputs:
             raise CannotGateError("its units are an output of the model")
         if op in trials.opaque:
             raise CannotGateError(f"'{op.name}' is opaque: {trials.opaque[op]}")

@@ -19,7 +19,7 @@ from keras_sbp.integrations import tf_keras_layers, tf_keras_ops
 from keras_sbp.integrations.unsupported import UnsupportedLayerError
 from keras_sbp.program import read
 from keras_sbp.program.domains import slots_of
-from keras_sbp.program.program import Cast, Graph, Op, Tensor, is_tensor
+from keras_sbp.program.program import Cast, Op, Program, Tensor, is_tensor
 
 __all__ = ["UnsupportedLayerError", "import_tfmot", "quantize_model", "to_tf_keras"]
 
@@ -100,22 +100,22 @@ def to_tf_keras(model: keras.Model, *, verify: bool = True) -> Any:
         import tf_keras
     except ImportError as error:
         raise _not_installed("tf_keras") from error
-    graph = read(model)
-    inputs = [_input(tf_keras, x) for x in keras.tree.flatten(graph.input_structure)]
-    values: dict[Tensor, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    program = read(model)
+    inputs = [_input(tf_keras, x) for x in keras.tree.flatten(program.input_structure)]
+    values: dict[Tensor, Any] = dict(zip(program.inputs, inputs, strict=True))
     layers: dict[int, Any] = {}
-    for op in graph.ops:
+    for op in program.ops:
         results = keras.tree.flatten(_call(op, values, layers))
         values.update(zip(op.outputs, results, strict=True))
     twin = tf_keras.Model(
-        keras.tree.pack_sequence_as(graph.input_structure, inputs),
+        keras.tree.pack_sequence_as(program.input_structure, inputs),
         keras.tree.pack_sequence_as(
-            graph.output_structure, [values[tensor] for tensor in graph.outputs]
+            program.output_structure, [values[tensor] for tensor in program.outputs]
         ),
         name=model.name,
     )
     if verify:
-        _compare(graph, model, twin)
+        _compare(program, model, twin)
     return twin
 
 
@@ -196,14 +196,14 @@ def _plain(leaf: Any) -> Any:
     return leaf
 
 
-def _compare(graph: Graph, model: keras.Model, twin: Any) -> None:
+def _compare(program: Program, model: keras.Model, twin: Any) -> None:
     rounding = tolerance(ROUNDING, compute_dtypes(model) - {"float64"})
 
     def original(batch: Batch) -> list[Any]:
-        return keras.tree.flatten(model(_structured(graph, batch), training=False))
+        return keras.tree.flatten(model(_structured(program, batch), training=False))
 
-    batch, expected = first_that_runs(batches(slots_of(graph)), original)
-    received = keras.tree.flatten(twin(_structured(graph, batch), training=False))
+    batch, expected = first_that_runs(batches(slots_of(program)), original)
+    received = keras.tree.flatten(twin(_structured(program, batch), training=False))
     for tensor, old, new in zip(twin.outputs, expected, received, strict=True):
         old = keras.ops.convert_to_numpy(old).astype(np.float64)
         error = np.max(np.abs(old - np.asarray(new, np.float64)), initial=0.0)
@@ -216,8 +216,8 @@ def _compare(graph: Graph, model: keras.Model, twin: Any) -> None:
             )
 
 
-def _structured(graph: Graph, batch: Batch) -> Any:
-    return keras.tree.pack_sequence_as(graph.input_structure, batch.arrays)
+def _structured(program: Program, batch: Batch) -> Any:
+    return keras.tree.pack_sequence_as(program.input_structure, batch.arrays)
 
 
 def _not_installed(package: str) -> ImportError:

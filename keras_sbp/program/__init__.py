@@ -3,6 +3,6 @@
 from keras_sbp.program.analysis import Analysis, analyse
 from keras_sbp.program.facts import macs
 from keras_sbp.program.program import Scale
-from keras_sbp.program.trace import Graph, Op, Tensor, read, trace
+from keras_sbp.program.trace import Op, Program, Tensor, read, trace
 
-__all__ = ["Analysis", "Graph", "Op", "Scale", "Tensor", "analyse", "macs", "read", "trace"]
+__all__ = ["Analysis", "Op", "Program", "Scale", "Tensor", "analyse", "macs", "read", "trace"]

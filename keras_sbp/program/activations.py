@@ -67,10 +67,10 @@ def is_homogeneous(function: Callable | None) -> bool:
 def _is_made_of_elementwise(function: Callable) -> bool:
     x = keras.Input((3, 5))
     try:
-        graph = read(keras.Model(x, function(x)))
+        program = read(keras.Model(x, function(x)))
     except Exception:  # whatever a user's function does with a symbolic tensor
         return False
-    return all(_acts_on_each_number(op) for op in graph.ops)
+    return all(_acts_on_each_number(op) for op in program.ops)
 
 
 def _acts_on_each_number(op: Op) -> bool:

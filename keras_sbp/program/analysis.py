@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from keras_sbp.program.checks import ask_needs, ask_values
 from keras_sbp.program.handler import OPAQUE, LayerHandler, find_handler
-from keras_sbp.program.trace import Graph, Op, Tensor
+from keras_sbp.program.trace import Op, Program, Tensor
 from keras_sbp.program.units import Known, Needs, same, union
 
 
@@ -34,20 +34,20 @@ class Analysis:
         return any(tensor in self.needed for tensor in op.outputs)
 
 
-def analyse(graph: Graph) -> Analysis:
-    """Runs both analyses; cost is linear in the size of the graph."""
-    handlers, opaque = find_handlers(graph)
-    known: dict[Tensor, Known] = {tensor: {} for tensor in graph.inputs}
-    for op in graph.ops:
+def analyse(program: Program) -> Analysis:
+    """Runs both analyses; cost is linear in the size of the program."""
+    handlers, opaque = find_handlers(program)
+    known: dict[Tensor, Known] = {tensor: {} for tensor in program.inputs}
+    for op in program.ops:
         results = ask_values(handlers[op], op, [known[tensor] for tensor in op.inputs])
         known.update(zip(op.outputs, results, strict=True))
-    needed, edges = _backward(graph, handlers, known)
+    needed, edges = _backward(program, handlers, known)
     return Analysis(handlers, opaque, known, needed, edges)
 
 
-def find_handlers(graph: Graph) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
+def find_handlers(program: Program) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
     """Returns the handler of each call, and why the opaque ones are opaque."""
-    found = {op: find_handler(op) for op in graph.ops}
+    found = {op: find_handler(op) for op in program.ops}
     # One set of weights cannot be both narrowed and whole: one opaque call makes all opaque.
     shared = {id(op.operation): why for op, (_, why) in found.items() if op.shared and why}
     handlers: dict[Op, LayerHandler] = {}
@@ -61,7 +61,7 @@ def find_handlers(graph: Graph) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
 
 
 def _backward(
-    graph: Graph, handlers: dict[Op, LayerHandler], known: dict[Tensor, Known]
+    program: Program, handlers: dict[Op, LayerHandler], known: dict[Tensor, Known]
 ) -> tuple[dict[Tensor, Needs], dict[tuple[Op, int], Needs]]:
     """Repeats the backward pass until the calls of every shared layer agree.
 
@@ -71,10 +71,10 @@ def _backward(
     """
     floors: dict[int, _Floor] = {}
     while True:
-        needed: dict[Tensor, Needs] = {tensor: {} for tensor in graph.outputs}
+        needed: dict[Tensor, Needs] = {tensor: {} for tensor in program.outputs}
         edges: dict[tuple[Op, int], Needs] = {}
         grown: dict[int, _Floor] = {}
-        for op in reversed(graph.ops):
+        for op in reversed(program.ops):
             if not any(tensor in needed for tensor in op.outputs):
                 continue
             outputs = [needed.get(tensor) for tensor in op.outputs]

@@ -9,16 +9,16 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from keras_sbp.program import Analysis, Graph, Op, Tensor, analyse, macs
+from keras_sbp.program import Analysis, Op, Program, Tensor, analyse, macs
 from keras_sbp.program.program import Constant, reading
 from keras_sbp.program.run import call
 from keras_sbp.program.units import Known, wholly_constant
 
 
-def constant_tensors(graph: Graph, analysis: Analysis) -> set[Tensor]:
+def constant_tensors(program: Program, analysis: Analysis) -> set[Tensor]:
     """Returns constants, and whatever is computed from them alone."""
     constant: set[Tensor] = set()
-    for op in graph.ops:
+    for op in program.ops:
         computed_from_constants = all(tensor in constant for tensor in op.inputs)
         for tensor in op.outputs:
             if computed_from_constants or wholly_constant(analysis.known[tensor]) is not None:
@@ -26,35 +26,35 @@ def constant_tensors(graph: Graph, analysis: Analysis) -> set[Tensor]:
     return constant
 
 
-def fold_constants(graph: Graph, analysis: Analysis) -> tuple[Graph, Analysis]:
+def fold_constants(program: Program, analysis: Analysis) -> tuple[Program, Analysis]:
     """Returns the program with numbers in place of what is computed from constants, analysed.
 
     A zero-padded convolution, say, makes of a constant other than 0 something that differs at the
     borders. It is computed once, here, where that stores fewer numbers than it saves
     multiply-accumulates. What computed it stays in the program, and nothing needs it.
     """
-    constant = constant_tensors(graph, analysis)
+    constant = constant_tensors(program, analysis)
     found = {}
-    for tensor in _read_by_others(graph, analysis, constant):
-        ops = _behind(tensor, graph, analysis)
+    for tensor in _read_by_others(program, analysis, constant):
+        ops = _behind(tensor, program, analysis)
         if not why_computed(tensor, ops, analysis):
             found[tensor] = _evaluated(tensor, ops, analysis)
     if not found:
-        return graph, analysis
+        return program, analysis
     behind = {tensor: Tensor(tensor.shape, tensor.dtype) for tensor in found}
     ops = [Op(value, (), {}, [behind[tensor]]) for tensor, value in found.items()]
-    for op in graph.ops:
+    for op in program.ops:
         stays = all(tensor in constant for tensor in op.outputs)
         ops.append(op if stays else reading(op, [behind.get(t, t) for t in op.inputs]))
-    graph = replace(graph, ops=ops)
-    return graph, analyse(graph)
+    program = replace(program, ops=ops)
+    return program, analyse(program)
 
 
-def computed_constants(graph: Graph, analysis: Analysis) -> dict[Op, str]:
+def computed_constants(program: Program, analysis: Analysis) -> dict[Op, str]:
     """Returns the calls that still compute a constant, and why they do."""
     found: dict[Op, str] = {}
-    for tensor in _read_by_others(graph, analysis, constant_tensors(graph, analysis)):
-        ops = _behind(tensor, graph, analysis)
+    for tensor in _read_by_others(program, analysis, constant_tensors(program, analysis)):
+        ops = _behind(tensor, program, analysis)
         found |= {op: why for op in ops if (why := why_computed(tensor, ops, analysis))}
     return found
 
@@ -74,10 +74,10 @@ def why_computed(tensor: Tensor, ops: list[Op], analysis: Analysis) -> str:
     return ""
 
 
-def _read_by_others(graph: Graph, analysis: Analysis, constant: set[Tensor]) -> list[Tensor]:
+def _read_by_others(program: Program, analysis: Analysis, constant: set[Tensor]) -> list[Tensor]:
     """Constants that are no known numbers, and needed by what is not constant, in order."""
     found = {}
-    for op in graph.ops:
+    for op in program.ops:
         if isinstance(op.operation, Constant) or all(t in constant for t in op.outputs):
             continue
         for i, tensor in enumerate(op.inputs):
@@ -87,11 +87,11 @@ def _read_by_others(graph: Graph, analysis: Analysis, constant: set[Tensor]) -> 
     return list(found)
 
 
-def _behind(tensor: Tensor, graph: Graph, analysis: Analysis) -> list[Op]:
+def _behind(tensor: Tensor, program: Program, analysis: Analysis) -> list[Op]:
     """The calls that make a constant of known numbers, in order."""
     wanted = {tensor}
     ops = []
-    for op in reversed(graph.ops):
+    for op in reversed(program.ops):
         if not wanted.isdisjoint(op.outputs) and not isinstance(op.operation, Constant):
             wanted.update(t for t in op.inputs if wholly_constant(analysis.known[t]) is None)
             ops.append(op)

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_sbp.program.checks import ask_needs
 from keras_sbp.program.handler import LayerHandler
-from keras_sbp.program.program import Graph, Op, Tensor
+from keras_sbp.program.program import Op, Program, Tensor
 from keras_sbp.program.units import Needs
 
 PROBES = 3  # units per axis that are tried; one could match by accident
@@ -54,7 +54,7 @@ class CoupledUnits:
         return [spot for spot, handed_on in self.spots.items() if not handed_on]
 
 
-def coupled_units(graph: Graph, handlers: Mapping[Op, LayerHandler]) -> list[CoupledUnits]:
+def coupled_units(program: Program, handlers: Mapping[Op, LayerHandler]) -> list[CoupledUnits]:
     """Returns the groups of a program, in the order of their first spots.
 
     The calls of a shared layer are coupled too: they have one set of weights. Axes of unknown
@@ -63,18 +63,18 @@ def coupled_units(graph: Graph, handlers: Mapping[Op, LayerHandler]) -> list[Cou
     forest = _Forest()
     makers: dict[Spot, Op] = {}
     origins: dict[Spot, list[Spot]] = {}
-    for tensor in graph.inputs:
+    for tensor in program.inputs:
         for spot in _spots(tensor):
             origins[spot] = []
-    for op in graph.ops:
+    for op in program.ops:
         for tensor in op.outputs:
             for spot in _spots(tensor):
                 makers[spot], origins[spot] = op, []
         for before, after in handed_on(op, handlers[op]):
             origins[after].append(before)
             forest.join(before, after)
-    contracted = [pair for op in graph.ops for pair in _contracted(op, handlers[op])]
-    for pair in [*contracted, *_shared(graph)]:
+    contracted = [pair for op in program.ops for pair in _contracted(op, handlers[op])]
+    for pair in [*contracted, *_shared(program)]:
         forest.join(*pair)
     groups: dict[Spot, CoupledUnits] = {}
     for spot, handed in origins.items():
@@ -166,10 +166,10 @@ def _lacking(op: Op, answers: list[Needs | None], i: int, keep: np.ndarray) -> s
     }
 
 
-def _shared(graph: Graph) -> Iterator[tuple[Spot, Spot]]:
+def _shared(program: Program) -> Iterator[tuple[Spot, Spot]]:
     """Yields what the weights of a shared layer couple; axes are counted from the end."""
     first: dict[int, Op] = {}
-    for op in graph.ops:
+    for op in program.ops:
         if not op.shared:
             continue
         other = first.setdefault(id(op.operation), op)

@@ -14,48 +14,48 @@ from keras_sbp.comparing import values
 from keras_sbp.comparing.drawing import Slot
 from keras_sbp.comparing.values import Values
 from keras_sbp.program.facts import macs
-from keras_sbp.program.program import Cast, Graph, Op, Tensor
+from keras_sbp.program.program import Cast, Op, Program, Tensor
 
 _MOST_SIZES = 16
 
 
-def slots_of(graph: Graph) -> list[Slot]:
+def slots_of(program: Program) -> list[Slot]:
     """Returns the inputs of a program, with the values that the network may take.
 
     An index into a table lies within it, a word is in a vocabulary (or is not, where the layer
     takes unknown ones), an image has the range that a rescaling expects. Integers that are only
     computed with take the whole range of 8 bits.
     """
-    paths = keras.tree.flatten_with_path(graph.input_structure)
+    paths = keras.tree.flatten_with_path(program.input_structure)
     return [
         Slot(
             input_layer(x).name,
             tensor.shape,
             tensor.dtype,
-            _values(graph, tensor),
+            _values(program, tensor),
             also=(str(path[-1]) if path else "",),
         )
-        for (path, x), tensor in zip(paths, graph.inputs, strict=True)
+        for (path, x), tensor in zip(paths, program.inputs, strict=True)
     ]
 
 
-def sizes_in(graph: Graph) -> list[int]:
+def sizes_in(program: Program) -> list[int]:
     """Returns the sizes inside a program that an unknown one might have to agree with."""
-    shapes = [tensor.shape[1:] for op in graph.ops for tensor in op.outputs]
-    shapes += [w.shape for op in graph.ops for w in getattr(op.operation, "weights", ())]
+    shapes = [tensor.shape[1:] for op in program.ops for tensor in op.outputs]
+    shapes += [w.shape for op in program.ops for w in getattr(op.operation, "weights", ())]
     found = {n for shape in shapes for n in shape if n is not None and 1 < n <= 512}
     return sorted(found, reverse=True)[:_MOST_SIZES]
 
 
-def macs_of(graph: Graph) -> int:
+def macs_of(program: Program) -> int:
     """Returns the multiply-accumulates of one example; unknown sizes count as 1."""
-    return sum(macs(op) for op in graph.ops)
+    return sum(macs(op) for op in program.ops)
 
 
-def _values(graph: Graph, tensor: Tensor) -> tuple[Values, ...]:
+def _values(program: Program, tensor: Tensor) -> tuple[Values, ...]:
     """Kinds of values for an input, the best first."""
     usual = values.usual(tensor.dtype)
-    readers = list(_readers(graph, tensor))
+    readers = list(_readers(program, tensor))
     sizes = [n for op, read in readers for n in _table_sizes(op, read)]
     if sizes and tensor.dtype != "string":
         return values.integers(0, max(0, min(sizes) - 1)), values.integers(0, 1)
@@ -70,13 +70,13 @@ def _values(graph: Graph, tensor: Tensor) -> tuple[Values, ...]:
     return usual
 
 
-def _readers(graph: Graph, tensor: Tensor) -> Iterator[tuple[Op, Tensor]]:
+def _readers(program: Program, tensor: Tensor) -> Iterator[tuple[Op, Tensor]]:
     """The calls that do something with an input's values, and what they read of them.
 
     Calls that only move values, or change their dtype, are passed by.
     """
     moved = {tensor}
-    for op in graph.ops:
+    for op in program.ops:
         for read in op.inputs:
             if read in moved:
                 if isinstance(op.operation, _MOVES):

@@ -101,7 +101,7 @@ class Scale:
 
 
 @dataclass(eq=False)
-class Graph:
+class Program:
     """A traced model.
 
     Attributes:

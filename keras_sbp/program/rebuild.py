@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_sbp._keras import input_layer, rename_clashing_operations
-from keras_sbp.program import Analysis, Graph, Op, Tensor
+from keras_sbp.program import Analysis, Op, Program, Tensor
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.checks import ask_rebuild
 from keras_sbp.program.slim import Slim
@@ -31,29 +31,29 @@ class Rebuilt(NamedTuple):
     carried: dict[Tensor, Needs]
 
 
-def rebuild(graph: Graph, analysis: Analysis) -> Rebuilt:
+def rebuild(program: Program, analysis: Analysis) -> Rebuilt:
     """Returns the small network. Its inputs keep their signature, and its layers their names."""
     build = Builder(analysis.known, analysis.edges)
-    slims = _inputs(graph, build)
-    readers = Counter(id(tensor) for tensor in graph.outputs)
+    slims = _inputs(program, build)
+    readers = Counter(id(tensor) for tensor in program.outputs)
     readers.update(id(op.inputs[i]) for op, i in analysis.edges)
-    for op in graph.ops:
+    for op in program.ops:
         if analysis.is_live(op):
             _rebuild_op(op, analysis, slims, readers, build)
-    outputs = [build.settle(slims[tensor]).tensor for tensor in graph.outputs]
+    outputs = [build.settle(slims[tensor]).tensor for tensor in program.outputs]
     rename_clashing_operations(outputs)
     model = keras.Model(
-        inputs=_repack(graph.input_structure, [slims[t].tensor for t in graph.inputs]),
-        outputs=_repack(graph.output_structure, outputs),
-        name=graph.model.name,
+        inputs=_repack(program.input_structure, [slims[t].tensor for t in program.inputs]),
+        outputs=_repack(program.output_structure, outputs),
+        name=program.model.name,
     )
     carried = {tensor: slim.carried for tensor, slim in slims.items()}
     return Rebuilt(model, build.new_layers, carried)
 
 
-def _inputs(graph: Graph, build: Builder) -> dict[Tensor, Slim]:
+def _inputs(program: Program, build: Builder) -> dict[Tensor, Slim]:
     slims = {}
-    for tensor, x in zip(graph.inputs, keras.tree.flatten(graph.input_structure), strict=True):
+    for tensor, x in zip(program.inputs, keras.tree.flatten(program.input_structure), strict=True):
         old = input_layer(x)
         config = old.get_config() | {"name": build.name(old.name)}
         new = keras.layers.InputLayer.from_config(config)

@@ -12,7 +12,7 @@ import numpy as np
 from keras_sbp.program.analysis import find_handlers
 from keras_sbp.program.checks import ask_needs, ask_values
 from keras_sbp.program.coupling import Spot
-from keras_sbp.program.program import Graph, Op, Tensor
+from keras_sbp.program.program import Op, Program, Tensor
 from keras_sbp.program.units import Known, Needs, union
 
 UNIT = -1  # the one that is removed; not the first, which weights that are all 0 would keep
@@ -69,24 +69,24 @@ class Trials:
     """Removes units on trial; remembers what handlers answered.
 
     Args:
-        graph: a traced program.
+        program: a traced program.
 
     Attributes:
-        graph: the same.
+        program: the same.
         handlers: op → the handler that answers for it.
         opaque: op → why it is opaque; only opaque ops are there.
         order: op → its place in the program.
         readers: tensor → (op, input number) of those that read it.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.handlers, self.opaque = find_handlers(graph)
-        self._outputs = set(graph.outputs)
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.handlers, self.opaque = find_handlers(program)
+        self._outputs = set(program.outputs)
         self._answers: dict[Hashable, Any] = {}
-        self.order = {op: number for number, op in enumerate(graph.ops)}
+        self.order = {op: number for number, op in enumerate(program.ops)}
         self.readers: dict[Tensor, list[Edge]] = {}
-        for op in graph.ops:
+        for op in program.ops:
             for i, tensor in enumerate(op.inputs):
                 self.readers.setdefault(tensor, []).append((op, i))
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
-from keras_sbp.program.program import Cast, Graph, Op, Scale, Tensor, is_tensor
+from keras_sbp.program.program import Cast, Op, Program, Scale, Tensor, is_tensor
 
 
 def run(
-    graph: Graph,
+    program: Program,
     inputs: Any,
     wanted: Iterable[Tensor],
     weights: Iterable[tuple[keras.Variable, Any]] = (),
@@ -24,7 +24,7 @@ def run(
     effect here too.
 
     Args:
-        graph: a traced program.
+        program: a traced program.
         inputs: a batch, in the structure that the model is called with.
         wanted: the tensors whose values to return.
         weights: (variable, value) pairs: what to use in place of some variables' own values. The
@@ -34,10 +34,10 @@ def run(
         Each wanted tensor's value, a tensor of the backend.
     """
     wanted = set(wanted)
-    ops = _ops_for(graph, wanted)
+    ops = _ops_for(program, wanted)
     readers = Counter(tensor for op in ops for tensor in op.inputs)
     readers.update(wanted)
-    values = inputs_of(graph, inputs)
+    values = inputs_of(program, inputs)
     replaced = [
         (variable, keras.ops.convert_to_tensor(value, variable.dtype))
         for variable, value in weights
@@ -55,16 +55,16 @@ def run(
     return {tensor: values[tensor] for tensor in wanted}
 
 
-def inputs_of(graph: Graph, inputs: Any) -> dict[Tensor, Any]:
+def inputs_of(program: Program, inputs: Any) -> dict[Tensor, Any]:
     """Returns the values of a program's input tensors, in their dtypes.
 
     Args:
-        graph: a traced program.
+        program: a traced program.
         inputs: a batch, in the structure that the model is called with.
     """
     return {
         tensor: keras.ops.convert_to_tensor(array, tensor.dtype)
-        for tensor, array in zip(graph.inputs, keras.tree.flatten(inputs), strict=True)
+        for tensor, array in zip(program.inputs, keras.tree.flatten(inputs), strict=True)
     }
 
 
@@ -96,11 +96,11 @@ def _scaled(scale: Scale, x: Any) -> Any:
     return keras.ops.cast(keras.ops.cast(x, dtype) * factor, x.dtype)
 
 
-def _ops_for(graph: Graph, wanted: Iterable[Tensor]) -> list[Op]:
+def _ops_for(program: Program, wanted: Iterable[Tensor]) -> list[Op]:
     """The calls that the wanted tensors are computed from, in order."""
     needed = set(wanted)
     ops = []
-    for op in reversed(graph.ops):
+    for op in reversed(program.ops):
         if not needed.isdisjoint(op.outputs):
             needed.update(op.inputs)
             ops.append(op)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_sbp import _keras
-from keras_sbp.program.program import Cast, Graph, Op, Tensor, tensors_in
+from keras_sbp.program.program import Cast, Op, Program, Tensor, tensors_in
 from keras_sbp.program.registry import nearest_handler, stock_class
 from keras_sbp.program.shapes import combined, completed
 from keras_sbp.program.unfold import (
@@ -21,7 +21,7 @@ from keras_sbp.program.unfold import (
 )
 
 
-def trace(model: keras.Model, inputs: Any = None) -> Graph:
+def trace(model: keras.Model, inputs: Any = None) -> Program:
     """Reads a built model as a program.
 
     Nested Sequential and Functional models are unfolded, to any depth, and so are models and
@@ -57,10 +57,10 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
         ) from error
     outputs = reader.read_recording(recording, model, tensors, path="")
     reader.finish(outputs)
-    return Graph(model, tensors, outputs, input_structure, recording.outputs, reader.ops)
+    return Program(model, tensors, outputs, input_structure, recording.outputs, reader.ops)
 
 
-def read(model: keras.Model) -> Graph:
+def read(model: keras.Model) -> Program:
     """Reads a functional model as a program, and looks into none of its layers.
 
     That is enough to count what a pruned model has: it is flat, and made of stock layers.
@@ -71,11 +71,11 @@ def read(model: keras.Model) -> Graph:
     return _of_functional(model, functional, _Reader(unfold_layers=False))
 
 
-def _of_functional(model: keras.Model, functional: Any, reader: _Reader) -> Graph:
+def _of_functional(model: keras.Model, functional: Any, reader: _Reader) -> Program:
     inputs = [_tensor(x) for x in functional.inputs]
     outputs = reader.read(functional, inputs)
     reader.finish(outputs)
-    return Graph(
+    return Program(
         model,
         inputs,
         outputs,

@@ -10,7 +10,7 @@ import numpy as np
 from keras_sbp.evidence.network import ProgramNetwork
 from keras_sbp.insertion.gates import Gate
 from keras_sbp.layers import SBPLayer, find_gates
-from keras_sbp.program import Graph
+from keras_sbp.program import Program
 from keras_sbp.rules import Decision, PerUnit, Rule, UnitGroup
 from keras_sbp.rules.ranking import rounded_up
 from keras_sbp.telling import warn
@@ -42,7 +42,7 @@ def decide(network: ProgramNetwork, rule: Rule) -> Decisions:
         ValueError: a posterior holds NaN or infinity, or the rule returned something else than
             one boolean per unit.
     """
-    for gate in find_gates(network.graph.model):
+    for gate in find_gates(network.program.model):
         gate.check_posterior()
     decision = _checked(rule.decide(network), rule)
     asked = {g: _checked_keep(decision.keep, g, rule) & g.alive for g in network.groups}
@@ -80,10 +80,10 @@ def _checked_keep(answers: PerUnit, group: UnitGroup, rule: Rule) -> np.ndarray:
     return keep
 
 
-def warn_of_hidden_gates(graph: Graph) -> None:
+def warn_of_hidden_gates(program: Program) -> None:
     """Warns of gates inside opaque layers: they are out of reach, and stay as they are."""
-    seen = {op.operation for op in graph.ops if isinstance(op.operation, SBPLayer)}
-    hidden = [gate for gate in find_gates(graph.model) if gate not in seen]
+    seen = {op.operation for op in program.ops if isinstance(op.operation, SBPLayer)}
+    hidden = [gate for gate in find_gates(program.model) if gate not in seen]
     if hidden:
         names = ", ".join(f"'{gate.path}'" for gate in hidden)
         warn(

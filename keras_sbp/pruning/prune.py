@@ -14,7 +14,7 @@ from keras_sbp.insertion.gated_copy import gated_copy
 from keras_sbp.insertion.gates import with_decisions
 from keras_sbp.insertion.insert import marked
 from keras_sbp.layers import find_gates
-from keras_sbp.program import Analysis, Graph, Scale, analyse, trace
+from keras_sbp.program import Analysis, Program, Scale, analyse, trace
 from keras_sbp.program.constants import constant_tensors, fold_constants
 from keras_sbp.program.handler import kind
 from keras_sbp.program.rebuild import rebuild
@@ -121,7 +121,7 @@ def prune(
     return rebuilt.model, summarise(folded, analysis, rebuilt, decisions, verified)
 
 
-def _with_gates(program: Graph, rule: Rule, *, to_be_written: bool) -> Graph:
+def _with_gates(program: Program, rule: Rule, *, to_be_written: bool) -> Program:
     """The program, with marks where gates would stand if it has none and the rule needs none.
 
     Where new weights are to be written, it is that of a copy of the model.
@@ -145,15 +145,15 @@ def _refuse_opaque(model: keras.Model, analysis: Analysis) -> None:
     )
 
 
-def _refuse_constant_outputs(graph: Graph, analysis: Analysis) -> None:
-    constant = constant_tensors(graph, analysis)
-    outputs = keras.tree.flatten(graph.output_structure)
-    for x, tensor in zip(outputs, graph.outputs, strict=True):
+def _refuse_constant_outputs(program: Program, analysis: Analysis) -> None:
+    constant = constant_tensors(program, analysis)
+    outputs = keras.tree.flatten(program.output_structure)
+    for x, tensor in zip(outputs, program.outputs, strict=True):
         if tensor not in constant:
             continue
         empty = [
             f"'{op.name}'"
-            for op in graph.ops
+            for op in program.ops
             if isinstance(op.operation, Scale) and not op.operation.factor.any()
         ]
         cause = (
@@ -163,7 +163,7 @@ def _refuse_constant_outputs(graph: Graph, analysis: Analysis) -> None:
             else "No gate is empty: look for weights that are all zero."
         )
         raise ValueError(
-            f"Output '{x.name}' of model '{graph.model.name}' would not depend on the input any "
+            f"Output '{x.name}' of model '{program.model.name}' would not depend on the input any "
             f"more, so there is nothing left to prune to. Expected at least one unit to stay on "
             f"every path. {cause}"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from keras_sbp._keras import input_layer
 from keras_sbp.insertion.place_units import units_of
 from keras_sbp.layers import find_gates
-from keras_sbp.program import Analysis, Graph, Op, Scale, Tensor, macs, read
+from keras_sbp.program import Analysis, Op, Program, Scale, Tensor, macs, read
 from keras_sbp.program.constants import computed_constants, constant_tensors
 from keras_sbp.program.facts import unit_axes
 from keras_sbp.program.program import Constant
@@ -30,7 +30,7 @@ NOTHING_DECIDED = (
 
 
 def summarise(
-    graph: Graph,
+    program: Program,
     analysis: Analysis,
     rebuilt: Rebuilt,
     decisions: Decisions,
@@ -39,30 +39,28 @@ def summarise(
     """Returns the report on a pruned program; see `PruneReport`.
 
     Args:
-        graph: the program, with decided gates.
+        program: the program, with decided gates.
         analysis: of the program.
         rebuilt: the small network.
         decisions: what the rule keeps, and what was kept: no less than that.
         verified: what verification saw; None where there was none.
     """
     after = read(rebuilt.model)
-    macs_before, macs_after = _macs_by_layer(graph), _macs_by_layer(after)
+    macs_before, macs_after = _macs_by_layer(program), _macs_by_layer(after)
     shapes_after = {id(op.operation): op.outputs[0].shape for op in after.ops}
-    scales = dict.fromkeys(op.operation for op in graph.ops if isinstance(op.operation, Scale))
+    scales = dict.fromkeys(op.operation for op in program.ops if isinstance(op.operation, Scale))
     came_back = [
         int(kept.sum() - decisions.asked[gate].sum()) for gate, kept in decisions.keep.items()
     ]
     rounded = dict(zip(map(id, scales), came_back, strict=True))
-    said = reasons(graph, analysis, rebuilt.carried, rounded)
-    why = said.layers | _why_constants_are_computed(graph, analysis)
-    constant = constant_tensors(graph, analysis)
-    rows = [
-        _input_row(x, tensor, analysis)
-        for x, tensor in zip(keras.tree.flatten(graph.input_structure), graph.inputs, strict=True)
-    ]
-    behind = _followed(graph, analysis, [row.name for row in rows])
+    said = reasons(program, analysis, rebuilt.carried, rounded)
+    why = said.layers | _why_constants_are_computed(program, analysis)
+    constant = constant_tensors(program, analysis)
+    inputs = zip(keras.tree.flatten(program.input_structure), program.inputs, strict=True)
+    rows = [_input_row(x, tensor, analysis) for x, tensor in inputs]
+    behind = _followed(program, analysis, [row.name for row in rows])
     seen: set[int] = set()
-    for op in graph.ops:
+    for op in program.ops:
         old = op.operation
         if id(old) in seen:
             continue
@@ -85,13 +83,13 @@ def summarise(
                 behind=behind.get(op, ""),
             )
         )
-    rows += _constant_rows(graph, rebuilt.layers)
-    rows += _products_row(graph, after)
+    rows += _constant_rows(program, rebuilt.layers)
+    rows += _products_row(program, after)
     gates = [
         _gate_row(scale, keep, decisions.unranked[gate], said.gates.get(id(scale), ""))
         for scale, (gate, keep) in zip(scales, decisions.keep.items(), strict=True)
     ]
-    gated = bool(find_gates(graph.model))
+    gated = bool(find_gates(program.model))
     return PruneReport(
         tuple(rows),
         tuple(gates),
@@ -111,16 +109,16 @@ def _gate_row(scale: Scale, keep: np.ndarray, unranked: int, why: str) -> GateRe
     return GateReport(scale.name, keep.size, int(keep.sum()), "; ".join(reasons))
 
 
-def _followed(graph: Graph, analysis: Analysis, inputs: list[str]) -> dict[Op, str]:
+def _followed(program: Program, analysis: Analysis, inputs: list[str]) -> dict[Op, str]:
     """For each call that only passes units on: the layer or input that they are from.
 
     Where several layers write the units, as in front of a normalisation in a residual network, it
     is the last of them.
     """
     order = dict.fromkeys(inputs, -1)
-    source = dict(zip(graph.inputs, inputs, strict=True))
+    source = dict(zip(program.inputs, inputs, strict=True))
     found = {}
-    for number, op in enumerate(graph.ops):
+    for number, op in enumerate(program.ops):
         passed_on = [source[tensor] for tensor in op.inputs]
         same_shape = [t.shape for t in op.inputs] == [t.shape for t in op.outputs]
         makes_units = not passed_on or (
@@ -141,18 +139,18 @@ def _why_gone(op: Op, constant: set[Tensor]) -> str:
     return "removed: nothing needs it"
 
 
-def _why_constants_are_computed(graph: Graph, analysis: Analysis) -> dict[int, str]:
-    computed = computed_constants(graph, analysis)
+def _why_constants_are_computed(program: Program, analysis: Analysis) -> dict[int, str]:
+    computed = computed_constants(program, analysis)
     return {
         id(op.operation): f"computes a constant that is not stored: {why}"
         for op, why in computed.items()
     }
 
 
-def _constant_rows(graph: Graph, new_layers: Mapping[int, Any]) -> list[LayerReport]:
+def _constant_rows(program: Program, new_layers: Mapping[int, Any]) -> list[LayerReport]:
     """One row for each constant that is stored in place of what computed it."""
     rows = []
-    for op in graph.ops:
+    for op in program.ops:
         new = new_layers.get(id(op.operation))
         if isinstance(op.operation, Constant) and new is not None:
             reason = f"added: the constant that '{op.name}' computed"
@@ -160,20 +158,20 @@ def _constant_rows(graph: Graph, new_layers: Mapping[int, Any]) -> list[LayerRep
     return rows
 
 
-def _products_row(before: Graph, after: Graph) -> list[LayerReport]:
+def _products_row(before: Program, after: Program) -> list[LayerReport]:
     """One row for the products of two tensors, such as attention, if there are any."""
 
-    def total(graph: Graph) -> int:
-        return sum(macs(op) for op in graph.ops if not getattr(op.operation, "weights", ()))
+    def total(program: Program) -> int:
+        return sum(macs(op) for op in program.ops if not getattr(op.operation, "weights", ()))
 
     if not total(before):
         return []
     return [LayerReport("(products without weights)", 0, 0, 0, 0, total(before), total(after))]
 
 
-def _macs_by_layer(graph: Graph) -> dict[int, int]:
+def _macs_by_layer(program: Program) -> dict[int, int]:
     totals: dict[int, int] = {}
-    for op in graph.ops:
+    for op in program.ops:
         totals[id(op.operation)] = totals.get(id(op.operation), 0) + macs(op)
     return totals
 
@@ -212,7 +210,7 @@ class Reasons:
 
 
 def reasons(
-    graph: Graph,
+    program: Program,
     analysis: Analysis,
     carried: Mapping[Tensor, Needs],
     rounded: Mapping[int, int],
@@ -220,18 +218,18 @@ def reasons(
     """Returns why operations are opaque, and why units are there that a rule dropped.
 
     Args:
-        graph: a program with decided gates.
-        analysis: of the graph.
+        program: a program with decided gates.
+        analysis: of the program.
         carried: tensor → units that the small network has; what it lacks is missing.
         rounded: by the id of a decided gate: how many dropped units came back for `round_to`.
     """
-    program = PrunedProgram(graph, analysis, carried)
+    pruned = PrunedProgram(program, analysis, carried)
     opaque = {id(op.operation): f"opaque: {why}" for op, why in analysis.opaque.items()}
     layers: dict[int, dict[str, None]] = {}
     gates: dict[int, dict[str, None]] = {}
-    for op in graph.ops:
+    for op in program.ops:
         if isinstance(op.operation, Scale):
-            for text, makers in _said(program, op, rounded.get(id(op.operation), 0)):
+            for text, makers in _said(pruned, op, rounded.get(id(op.operation), 0)):
                 gates.setdefault(id(op.operation), {})[text] = None
                 for maker in makers:
                     layers.setdefault(id(maker.operation), {})[text] = None
@@ -242,27 +240,27 @@ def _joined(texts: Mapping[int, Mapping[str, None]]) -> dict[int, str]:
     return {key: "; ".join(each) for key, each in texts.items()}
 
 
-def _said(program: PrunedProgram, gate: Op, rounded: int) -> Iterator[tuple[str, list[Op]]]:
+def _said(pruned: PrunedProgram, gate: Op, rounded: int) -> Iterator[tuple[str, list[Op]]]:
     """Yields what is to be said of a call of a gate, and of which layers."""
     everything = _units(gate, np.ones(gate.operation.factor.size, bool))
     dropped = _units(gate, gate.operation.factor == 0)
     if everything is None or dropped is None:
         return
     if rounded:
-        earlier = on_the_way(program, gate, everything)
+        earlier = on_the_way(pruned, gate, everything)
         text = f"{_removed(rounded)} came back for a multiple of round_to"
-        yield text, _layers(program, [each for each in earlier if program.is_made(each)])
+        yield text, _layers(pruned, [each for each in earlier if pruned.is_made(each)])
     if not dropped.those.any():
         return
-    earlier = on_the_way(program, gate, dropped)
-    made = [each for each in earlier if program.is_made(each) and program.has(each)]
-    count = program.needs(dropped) or max(map(program.has, made), default=0)
+    earlier = on_the_way(pruned, gate, dropped)
+    made = [each for each in earlier if pruned.is_made(each) and pruned.has(each)]
+    count = pruned.needs(dropped) or max(map(pruned.has, made), default=0)
     if count:
-        culprits = {*behind(program, dropped), *before(program, gate, earlier)}
-        if gate.shared and program.needs(dropped) and not program.is_read(dropped):
+        culprits = {*behind(pruned, dropped), *before(pruned, gate, earlier)}
+        if gate.shared and pruned.needs(dropped) and not pruned.is_read(dropped):
             culprits.add(f"'{gate.name}' (another call of this gate needs them)")
         text = f"{_removed(count)} kept for {', '.join(sorted(culprits))}"
-        yield text, _layers(program, made)
+        yield text, _layers(pruned, made)
 
 
 def _removed(count: int) -> str:
@@ -280,10 +278,10 @@ def _units(gate: Op, those: np.ndarray) -> Units | None:
     return Units(tensor, axes[-1], np.repeat(those, tensor.shape[axes[-1]]))
 
 
-def _layers(program: PrunedProgram, made: list[Units]) -> list[Op]:
+def _layers(pruned: PrunedProgram, made: list[Units]) -> list[Op]:
     """The layers with weights that make units; of what has none, those that it reads."""
     found: dict[Op, None] = {}
-    waiting, seen = [program.makers[units.tensor] for units in made], set()
+    waiting, seen = [pruned.makers[units.tensor] for units in made], set()
     while waiting:
         op = waiting.pop(0)
         if op in seen:
@@ -291,7 +289,7 @@ def _layers(program: PrunedProgram, made: list[Units]) -> list[Op]:
         seen.add(op)
         if has_weights(op):
             found[op] = None
-        if not (unit_axes(op) or (has_weights(op) and op in program.analysis.opaque)):
-            makers = (program.makers.get(tensor) for tensor in op.inputs)
+        if not (unit_axes(op) or (has_weights(op) and op in pruned.analysis.opaque)):
+            makers = (pruned.makers.get(tensor) for tensor in op.inputs)
             waiting += [maker for maker in makers if maker is not None]
     return list(found)

@@ -30,7 +30,7 @@ from keras_sbp.comparing.tolerances import (
 )
 from keras_sbp.insertion.gates import Gate, with_decisions
 from keras_sbp.layers import deciding
-from keras_sbp.program import Graph, Scale
+from keras_sbp.program import Program, Scale
 from keras_sbp.program.domains import macs_of, sizes_in, slots_of
 from keras_sbp.program.run import run
 from keras_sbp.telling import warn
@@ -56,14 +56,14 @@ class Verification:
     variation: float | None
 
 
-def examples_of(graph: Graph, examples: Any) -> Batch:
+def examples_of(program: Program, examples: Any) -> Batch:
     """Returns the user's examples as a batch, no more of them than is affordable."""
-    most = affordable(macs_of(graph), MOST_GIVEN)
-    return given(examples, slots_of(graph), "verify", most)
+    most = affordable(macs_of(program), MOST_GIVEN)
+    return given(examples, slots_of(program), "verify", most)
 
 
 def verify(
-    graph: Graph,
+    program: Program,
     decisions: Mapping[Gate, np.ndarray],
     small: keras.Model,
     examples: Batch | None = None,
@@ -71,7 +71,7 @@ def verify(
     """Compares the two networks at inference.
 
     Args:
-        graph: the original model as a program; the model is called, not changed.
+        program: the original model as a program; the model is called, not changed.
         decisions: what each of its gates keeps.
         small: the pruned model.
         examples: inputs; None draws them.
@@ -80,13 +80,13 @@ def verify(
         RuntimeError: an output differs by more than rounding explains, or is not finite; or the
             original model runs on none of the inputs.
     """
-    original = _original(graph, decisions)
-    batch, expected = _first_run(graph, original, examples)
+    original = _original(program, decisions)
+    batch, expected = _first_run(program, original, examples)
     runs = [(batch, expected)]
     if batch.again and any(_by_example(x, batch.examples) is None for x in expected):
         another = batch.again(seed=1)
         runs.append((another, original(another)))
-    worst = max(_compare(graph, small, original, *each) for each in runs)
+    worst = max(_compare(program, small, original, *each) for each in runs)
     changes = [_variation(xs, batch.examples) for xs in zip(*(x for _, x in runs), strict=True)]
     allowed = _tolerance(small)
     constant = [
@@ -95,24 +95,24 @@ def verify(
         if change is not None and change <= allowed
     ]
     if constant:
-        _warn_of_constant(graph.model.name, constant, is_given=examples is not None)
+        _warn_of_constant(program.model.name, constant, is_given=examples is not None)
     known = [change for change in changes if change is not None]
     return Verification(worst, batch.inputs, min(known, default=None))
 
 
 def _first_run(
-    graph: Graph, original: Callable[[Batch], Outputs], examples: Batch | None
+    program: Program, original: Callable[[Batch], Outputs], examples: Batch | None
 ) -> tuple[Batch, Outputs]:
     """A batch that the original model runs on, with finite outputs if it has such."""
     trials = (
         [examples]
         if examples
-        else batches(slots_of(graph), macs=macs_of(graph), sizes=sizes_in(graph))
+        else batches(slots_of(program), macs=macs_of(program), sizes=sizes_in(program))
     )
     try:
         batch, expected = first_that_runs(trials, original)
     except DoesNotRunError as error:
-        raise _does_not_run(graph.model.name, error, is_given=examples is not None) from error
+        raise _does_not_run(program.model.name, error, is_given=examples is not None) from error
     if batch.again and not _is_finite(expected):
         another = batch.again(attempt=1)
         with contextlib.suppress(Exception):  # what ran is told of instead
@@ -123,7 +123,7 @@ def _first_run(
 
 
 def _compare(
-    graph: Graph,
+    program: Program,
     small: keras.Model,
     original: Callable[[Batch], Outputs],
     batch: Batch,
@@ -133,12 +133,12 @@ def _compare(
     for x, tensor in zip(expected, small.outputs, strict=True):
         _require_finite(x, tensor.name)
     try:
-        received = _run(small, batch, graph)
+        received = _run(small, batch, program)
     except Exception as error:
         raise RuntimeError(
-            f"Verification: the pruned model fails on inputs that model '{graph.model.name}' runs "
-            "on. It is not returned. Please report this with the model; verify=False returns it "
-            "unchecked."
+            "Verification: the pruned model fails on inputs that model "
+            f"'{program.model.name}' runs on. It is not returned. Please report this with the "
+            "model; verify=False returns it unchecked."
         ) from error
     allowed, worst = _tolerance(small), 0.0
     for x, y, tensor in zip(expected, received, small.outputs, strict=True):
@@ -150,13 +150,13 @@ def _compare(
     return worst
 
 
-def _original(graph: Graph, decisions: Mapping[Gate, np.ndarray]) -> Callable[[Batch], Outputs]:
+def _original(program: Program, decisions: Mapping[Gate, np.ndarray]) -> Callable[[Batch], Outputs]:
     """What the pruned model must compute: the model itself does, if its gates are told to.
 
     Where there are marks instead of gates, it is the program, with the user's own layers.
     """
     if any(isinstance(gate, Scale) for gate in decisions):
-        decided = with_decisions(graph, decisions)
+        decided = with_decisions(program, decisions)
 
         def marked(batch: Batch) -> Outputs:
             values = run(decided, batch.arrays, decided.outputs)
@@ -166,13 +166,13 @@ def _original(graph: Graph, decisions: Mapping[Gate, np.ndarray]) -> Callable[[B
 
     def obeying(batch: Batch) -> Outputs:
         with deciding(decisions):
-            return _run(graph.model, batch, graph)
+            return _run(program.model, batch, program)
 
     return obeying
 
 
-def _run(model: keras.Model, batch: Batch, graph: Graph) -> Outputs:
-    inputs = keras.tree.pack_sequence_as(graph.input_structure, batch.arrays)
+def _run(model: keras.Model, batch: Batch, program: Program) -> Outputs:
+    inputs = keras.tree.pack_sequence_as(program.input_structure, batch.arrays)
     return _arrays(keras.tree.flatten(model(inputs, training=False)))
 
 

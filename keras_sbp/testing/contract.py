@@ -218,18 +218,18 @@ class LayerHandlerContract(abc.ABC):
         with under(policy):
             layer, inputs = self.make_layer(), self.make_inputs(policy)
             model = keras.Model(inputs, keras.tree.flatten(self.call(layer, inputs)))
-        graph = trace(model)
-        if len(graph.ops) != 1 or set(graph.ops[0].inputs) != set(graph.inputs):
-            names = ", ".join(op.name for op in graph.ops)
+        program = trace(model)
+        if len(program.ops) != 1 or set(program.ops[0].inputs) != set(program.inputs):
+            names = ", ".join(op.name for op in program.ops)
             raise AssertionError(
                 f"Expected one call of a layer, on all inputs. Received the calls: {names}. "
                 "A layer that is made of layers is unfolded and needs no handler."
             )
-        op = graph.ops[0]
+        op = program.ops[0]
         handler, reason = find_handler(op)
         if reason is not None:
             raise AssertionError(f"'{op.name}' is opaque: {reason}.")
-        order = [graph.inputs.index(tensor) for tensor in op.inputs]
+        order = [program.inputs.index(tensor) for tensor in op.inputs]
         if order != sorted(order):
             model = keras.Model([model.inputs[i] for i in order], model.outputs)
         return layer, model, op, handler

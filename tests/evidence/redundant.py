@@ -84,11 +84,11 @@ def with_marks(model: Model) -> Model:
 
 def pruned(gated: Model, decisions: dict[SBPLayer, np.ndarray], data: np.ndarray | None) -> Model:
     """The small network; reweighted if there are data."""
-    graph = trace(gated)
+    program = trace(gated)
     if data is not None:
-        for variable, value in reweight(Trials(graph), decisions, data):
+        for variable, value in reweight(Trials(program), decisions, data):
             variable.assign(value)
-    decided = with_decisions(graph, decisions)
+    decided = with_decisions(program, decisions)
     return rebuild(decided, analyse(decided)).model
 
 

@@ -18,8 +18,8 @@ from tests.pruning.zoo import ZOO
 
 
 def readers_of(model: Model, number: int = 0):
-    graph = trace(model)
-    return find_readers(Trials(graph), find_gates(model)[number])
+    program = trace(model)
+    return find_readers(Trials(program), find_gates(model)[number])
 
 
 def names(readers) -> tuple[list[str], dict[str, str]]:
@@ -45,8 +45,8 @@ def features(values, axis: int) -> np.ndarray:
 @pytest.mark.parametrize("name", ZOO)
 def test_features_vanish_with_their_unit_and_with_no_other(name: str) -> None:
     model = randomise(ZOO[name](), drop=0.0)
-    graph = trace(model)
-    trials = Trials(graph)
+    program = trace(model)
+    trials = Trials(program)
     inputs = random_inputs(model)
     gates = find_gates(model)
     everything = {each: np.ones(each.units, bool) for each in gates}
@@ -55,7 +55,7 @@ def test_features_vanish_with_their_unit_and_with_no_other(name: str) -> None:
 
     def values(decisions, tensors) -> dict:
         with deciding(decisions):
-            return run(graph, inputs, tensors)
+            return run(program, inputs, tensors)
 
     before = values(everything, sum(read.values(), []))
     for each in gates:

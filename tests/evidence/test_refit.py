@@ -30,8 +30,8 @@ def drop(model: Model, every: int = 3) -> dict:
 
 
 def reweighted(gated: Model, decisions: dict, data: np.ndarray) -> tuple:
-    graph = trace(gated)
-    return reweight(Trials(graph), decisions, data)
+    program = trace(gated)
+    return reweight(Trials(program), decisions, data)
 
 
 @pytest.mark.parametrize("name", REDUNDANT)
@@ -47,8 +47,8 @@ def test_second_copies_are_not_missed(name: str) -> None:
 @pytest.mark.parametrize("name", REDUNDANT)
 def test_no_reader_does_worse_than_with_its_old_weights(name: str) -> None:
     gated = with_marks(REDUNDANT[name]())
-    graph, data = trace(gated), data_for(gated)
-    trials = Trials(graph)
+    program, data = trace(gated), data_for(gated)
+    trials = Trials(program)
     decisions = {each: np.arange(each.units) % 4 > 1 for each in find_gates(gated)}
     new = reweight(trials, decisions, data)
     assert new
@@ -58,8 +58,8 @@ def test_no_reader_does_worse_than_with_its_old_weights(name: str) -> None:
             layer = reader.op.operation
             if id(layer.kernel) not in values:
                 continue
-            [measured] = Meter(graph, data).measure(
-                [reader], State(decisions, new), State.original(graph)
+            [measured] = Meter(program, data).measure(
+                [reader], State(decisions, new), State.original(program)
             )
             weights = values[id(layer.kernel)].reshape(-1, layer.kernel.shape[-1])
             if layer.use_bias:

@@ -182,8 +182,8 @@ def test_rows_that_nobody_needs_are_not_asked() -> None:
 
 def test_macs() -> None:
     image, other = Input((LENGTH, HEADS, WIDTH)), Input((9, 2, WIDTH))
-    graph = trace(Model([image, other], ops.dot_product_attention(image, other, other)))
-    assert macs(graph.ops[0]) == LENGTH * 9 * HEADS * 2 * WIDTH
+    program = trace(Model([image, other], ops.dot_product_attention(image, other, other)))
+    assert macs(program.ops[0]) == LENGTH * 9 * HEADS * 2 * WIDTH
 
 
 def reason(model: keras.Model) -> str:

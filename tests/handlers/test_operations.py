@@ -189,9 +189,9 @@ def network(call, *, before="sigmoid", batch=None):
 
 
 def analysed(model):
-    graph = trace(model)
-    graph = with_decisions(graph, decide(ProgramNetwork(graph), OwnRules()).keep)
-    return graph, analyse(graph)
+    program = trace(model)
+    program = with_decisions(program, decide(ProgramNetwork(program), OwnRules()).keep)
+    return program, analyse(program)
 
 
 @pytest.mark.parametrize("name", PASSING)
@@ -216,14 +216,14 @@ def test_what_is_known_is_true(name: str, before: str) -> None:
     """Along every axis of every tensor, a unit said to be constant holds that constant."""
     call = (PASSING | BLIND)[name]
     model = network(call, before=before, batch=2 if name == "broadcast_to" else None)
-    graph, analysis = analysed(model)
+    program, analysis = analysed(model)
     outputs = [x for layer in model.operations for x in keras.tree.flatten(layer.output)]
     images = np.random.default_rng(0).normal(size=(2, 4, 4, 5)).astype("float32")
     received = dict(
         zip([x.name for x in outputs], Model(model.inputs, outputs)([images]), strict=True)
     )
     checked, rounding = 0, 1e-3 if name == "cast" else 1e-5
-    for op in graph.ops:
+    for op in program.ops:
         for tensor, x in zip(op.outputs, keras.tree.flatten(_layer(model, op).output), strict=True):
             value = keras.ops.convert_to_numpy(received[x.name]).astype("float64")
             for axis, constants in analysis.known[tensor].items():

@@ -12,10 +12,10 @@ from tests.pruning.oracle import drop_units, randomise
 
 def gate_map(model: keras.Model) -> dict[str, list[str]]:
     """Gate → the calls that it stands behind, in order."""
-    graph = read(model)
-    makers = {tensor: op.name for op in graph.ops for tensor in op.outputs}
+    program = read(model)
+    makers = {tensor: op.name for op in program.ops for tensor in op.outputs}
     found: dict[str, list[str]] = {}
-    for op in graph.ops:
+    for op in program.ops:
         if isinstance(op.operation, SBPLayer):
             found.setdefault(op.name, []).append(makers.get(op.inputs[0], "input"))
     return found

@@ -19,9 +19,9 @@ from keras_sbp.program.coupling import (
 def pairs(layer, *shapes) -> set[tuple[int, int, int]]:
     """(number of the input, its axis, axis of the output) for one call."""
     inputs = [Input(shape) for shape in shapes]
-    graph = trace(Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0])))
-    (op,) = graph.ops
-    found = handed_on(op, analyse(graph).handlers[op])
+    program = trace(Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0])))
+    (op,) = program.ops
+    found = handed_on(op, analyse(program).handlers[op])
     return {(op.inputs.index(a.tensor), a.axis, b.axis) for a, b in found}
 
 
@@ -68,16 +68,16 @@ def test_handed_on(layer, shapes, expected) -> None:
 )
 def test_several_units_of_one(layer, expected: bool) -> None:
     image = Input((6, 6, 4))
-    graph = trace(Model(image, layer(image)))
-    (op,) = graph.ops
-    handler = analyse(graph).handlers[op]
+    program = trace(Model(image, layer(image)))
+    (op,) = program.ops
+    handler = analyse(program).handlers[op]
     assert makes_several_of_one(op, handler, Spot(op.outputs[0], 3)) is expected
 
 
 def groups_of(model: Model) -> tuple[list[CoupledUnits], dict]:
-    graph = trace(model)
-    outputs = {op.name: op.outputs[0] for op in graph.ops}
-    return coupled_units(graph, analyse(graph).handlers), outputs
+    program = trace(model)
+    outputs = {op.name: op.outputs[0] for op in program.ops}
+    return coupled_units(program, analyse(program).handlers), outputs
 
 
 def names(group: CoupledUnits) -> list[str]:

@@ -24,9 +24,9 @@ def test_computes_what_the_model_computes(name: str) -> None:
     model = randomise(ZOO[name]())
     inputs = random_inputs(model)
     expected = to_numpy(keras.tree.flatten(model(inputs, training=False)))
-    graph = trace(model)
-    values = run(graph, inputs, graph.outputs)
-    for x, y in zip(expected, to_numpy(values[t] for t in graph.outputs), strict=True):
+    program = trace(model)
+    values = run(program, inputs, program.outputs)
+    for x, y in zip(expected, to_numpy(values[t] for t in program.outputs), strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * np.abs(x).max())
 
@@ -36,12 +36,12 @@ def test_decided_program(name: str) -> None:
     model = randomise(ZOO[name]())
     inputs = random_inputs(model)
     decisions = {each: np.arange(each.units) % 3 > 0 for each in find_gates(model)}
-    graph = trace(model)
+    program = trace(model)
     with deciding(decisions):
-        obeying = run(graph, inputs, graph.outputs)[graph.outputs[0]]
+        obeying = run(program, inputs, program.outputs)[program.outputs[0]]
         expected = model(inputs)
-    decided = with_decisions(graph, decisions)
-    scaled = run(decided, inputs, graph.outputs)[graph.outputs[0]]
+    decided = with_decisions(program, decisions)
+    scaled = run(decided, inputs, program.outputs)[program.outputs[0]]
     for received in (obeying, scaled):
         np.testing.assert_allclose(*to_numpy([received, expected]), rtol=1e-4, atol=1e-5)
 
@@ -49,9 +49,9 @@ def test_decided_program(name: str) -> None:
 def test_gate_of_a_whole_tensor_as_a_scale() -> None:
     x = Input((5,))
     model = randomise(Model(x, layers.Dense(3)(gate(axis=())(layers.Dense(4)(x)))), drop=0)
-    graph, inputs = trace(model), random_inputs(model)
-    graph = with_decisions(graph, {each: np.array([True]) for each in find_gates(model)})
-    received = run(graph, inputs, graph.outputs)[graph.outputs[0]]
+    program, inputs = trace(model), random_inputs(model)
+    program = with_decisions(program, {each: np.array([True]) for each in find_gates(model)})
+    received = run(program, inputs, program.outputs)[program.outputs[0]]
     np.testing.assert_allclose(*to_numpy([received, model(inputs)]), rtol=1e-5, atol=1e-6)
 
 
@@ -67,24 +67,24 @@ def test_runs_only_what_is_wanted() -> None:
     first, second = Counting(), Counting()
     x = Input((4,))
     model = Model(x, second(first(x)))
-    graph = read(model)
+    program = read(model)
     before = first.calls, second.calls
     data = np.ones((2, 4), np.float32)
-    middle = graph.ops[0].outputs[0]
-    values = run(graph, data, [middle, graph.inputs[0]])
+    middle = program.ops[0].outputs[0]
+    values = run(program, data, [middle, program.inputs[0]])
     assert (first.calls, second.calls) == (before[0] + 1, before[1])
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(values[middle]), data + 1)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(values[graph.inputs[0]]), data)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(values[program.inputs[0]]), data)
 
 
 def test_other_weights_for_one_run() -> None:
     x = Input((4,))
     dense = layers.Dense(2)
     model = Model(x, dense(x))
-    graph, data = trace(model), np.ones((1, 4), np.float32)
+    program, data = trace(model), np.ones((1, 4), np.float32)
     before = keras.ops.convert_to_numpy(dense.kernel)
-    values = run(graph, data, graph.outputs, [(dense.kernel, np.full((4, 2), 3.0))])
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(values[graph.outputs[0]]), [[12, 12]])
+    values = run(program, data, program.outputs, [(dense.kernel, np.full((4, 2), 3.0))])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(values[program.outputs[0]]), [[12, 12]])
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(dense.kernel), before)
 
 
@@ -92,8 +92,8 @@ def test_a_tensor_that_is_read_twice_by_one_call() -> None:
     x = Input((4,))
     y = layers.Dense(4)(x)
     model = Model(x, layers.Multiply()([y, y]))
-    graph, data = trace(model), random_inputs(model)
-    values = run(graph, data, graph.outputs)
+    program, data = trace(model), random_inputs(model)
+    values = run(program, data, program.outputs)
     np.testing.assert_allclose(
-        *to_numpy([values[graph.outputs[0]], model(data)]), rtol=1e-6, atol=1e-7
+        *to_numpy([values[program.outputs[0]], model(data)]), rtol=1e-6, atol=1e-7
     )

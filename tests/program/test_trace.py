@@ -15,21 +15,21 @@ def names(model: keras.Model) -> list[str]:
 
 def test_sequential() -> None:
     model = Sequential([Input((4,)), layers.Dense(3, name="a"), layers.ReLU(name="b")])
-    graph = trace(model)
+    program = trace(model)
     assert names(model) == ["a", "b"]
-    assert graph.ops[1].inputs == graph.ops[0].outputs
-    assert graph.outputs == graph.ops[1].outputs
-    assert graph.inputs[0].shape == (None, 4)
+    assert program.ops[1].inputs == program.ops[0].outputs
+    assert program.outputs == program.ops[1].outputs
+    assert program.inputs[0].shape == (None, 4)
 
 
 def test_nested_models_unfold_and_share() -> None:
     inner = Sequential([Input((4,)), layers.Dense(4, name="shared")])
     features = Input((4,))
     outer = Model(features, inner(layers.ReLU(name="between")(inner(features))))
-    graph = trace(Sequential([Input((4,)), outer, layers.Dense(1, name="last")]))
-    assert [op.name for op in graph.ops] == ["shared", "between", "shared", "last"]
-    assert graph.ops[0].operation is graph.ops[2].operation
-    assert [op.shared for op in graph.ops] == [True, False, True, False]
+    program = trace(Sequential([Input((4,)), outer, layers.Dense(1, name="last")]))
+    assert [op.name for op in program.ops] == ["shared", "between", "shared", "last"]
+    assert program.ops[0].operation is program.ops[2].operation
+    assert [op.shared for op in program.ops] == [True, False, True, False]
 
 
 def test_nested_model_of_another_dtype_casts() -> None:
@@ -43,9 +43,9 @@ def test_nested_model_of_another_dtype_casts() -> None:
 def test_structures_are_kept() -> None:
     a, b = Input((2,), name="a"), Input((3,), name="b")
     model = Model({"a": a, "b": b}, {"x": layers.Dense(1)(a), "y": [layers.Dense(1)(b)]})
-    graph = trace(model)
-    assert set(graph.input_structure) == {"a", "b"}
-    assert len(graph.outputs) == 2
+    program = trace(model)
+    assert set(program.input_structure) == {"a", "b"}
+    assert len(program.outputs) == 2
 
 
 def test_find_gates_at_any_depth_each_once() -> None:

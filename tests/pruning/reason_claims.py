@@ -9,7 +9,7 @@ import keras
 
 from keras_sbp.insertion.place_units import place_existing_gates
 from keras_sbp.layers import SBPLayer
-from keras_sbp.program import Graph, Op, trace
+from keras_sbp.program import Op, Program, trace
 from keras_sbp.program.removal import Trials
 from keras_sbp.pruning import PruneReport
 
@@ -19,18 +19,18 @@ def assert_reasons(model: keras.Model, report: PruneReport) -> int:
 
     Which layer makes a gate's units is known from elsewhere: from the placement of gates.
     """
-    graph = trace(model)
-    names = {without_number(op.name) for op in graph.ops}
-    gates = dict.fromkeys(op.operation for op in graph.ops if isinstance(op.operation, SBPLayer))
+    program = trace(model)
+    names = {without_number(op.name) for op in program.ops}
+    gates = dict.fromkeys(op.operation for op in program.ops if isinstance(op.operation, SBPLayer))
     gates = dict(zip(gates, report.gates, strict=True))
     rows = {row.name: row for row in report.layers}
     unique = Counter(row.name for row in report.layers)
     reasons = [row.reason for row in (*report.layers, *report.gates)]
     assert_complete(reasons, names)
     found = 0
-    placements = place_existing_gates(Trials(graph))
+    placements = place_existing_gates(Trials(program))
     for gate, placement in placements.items():
-        for producer in in_front(gate, set(placement.producers), graph):
+        for producer in in_front(gate, set(placement.producers), program):
             row, kept = rows[producer.name], gates[gate]
             is_clear = row.units_before == kept.units_before and unique[row.name] == 1
             if is_clear and row.units_after > kept.units_after:
@@ -39,10 +39,10 @@ def assert_reasons(model: keras.Model, report: PruneReport) -> int:
     return found
 
 
-def in_front(gate: SBPLayer, producers: set[Op], graph: Graph) -> set[Op]:
+def in_front(gate: SBPLayer, producers: set[Op], program: Program) -> set[Op]:
     """Those of the producers that a gate reads, directly or through what is none of them."""
-    makers = {tensor: op for op in graph.ops for tensor in op.outputs}
-    waiting = [op for op in graph.ops if op.operation is gate]
+    makers = {tensor: op for op in program.ops for tensor in op.outputs}
+    waiting = [op for op in program.ops if op.operation is gate]
     found, seen = set(), set()
     while waiting:
         op = waiting.pop()
