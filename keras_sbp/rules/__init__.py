@@ -10,6 +10,7 @@ from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.input_change import LayerInputChange
 from keras_sbp.rules.network import Costs, Decision, Network, PerUnit, UnitGroup
 from keras_sbp.rules.random import Random
+from keras_sbp.rules.ranking import Across
 from keras_sbp.rules.rule import (
     FractionRule,
     OwnRules,
@@ -23,6 +24,7 @@ from keras_sbp.rules.taylor import Taylor
 from keras_sbp.rules.weight_norms import BatchNormScale, L1Norm, L2Norm
 
 __all__ = [
+    "Across",
     "BMRSNormal",
     "BMRSUniform",
     "BatchNormScale",

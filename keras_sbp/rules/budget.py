@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import keras
@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_sbp._arguments import check_count, check_fraction
 from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
-from keras_sbp.rules.ranking import Removal, removal_order
+from keras_sbp.rules.ranking import Across, removal_order
+from keras_sbp.rules.removal import Removal
 from keras_sbp.rules.rule import PosteriorRule, Rule
 from keras_sbp.rules.snr import SNRThreshold
 from keras_sbp.telling import warn
@@ -28,16 +29,17 @@ _FAR_ABOVE = 10.0
 class Budget(Rule):
     """Removes units until a fraction of the network's cost remains.
 
-    Units of all layers are ranked together, by importance per cost. A unit's
-    cost is what its layers would get cheaper by if it went now: it falls as
-    units of the layers beside it go. Importance that means something within
-    a layer only, such as a weight norm, counts relative to what is left there;
-    units that several layers make count once for each. A few units of each
-    group stay in any case (`min_keep`), but for branches, and so do units whose
-    importance the base does not know.
+    Units of all layers are ranked together. How those of different layers
+    compare, the base knows (`Rule.across`): posteriors by their score, so that
+    there is one threshold for the whole network; importance that means
+    something within a layer only, such as a weight norm, relative to what is
+    left there and per cost. A few units of each group stay in any case
+    (`min_keep`), but for branches, and so do units whose importance the base
+    does not know.
 
     What remains is what `prune()` really leaves, not an estimate. It is at
-    most the fraction, and one unit more would be too much.
+    most the fraction, and one unit more of any layer would be too much: where
+    the last unit to go was a dear one, cheaper ones come back.
 
     It warns where the base ranks by posteriors and every SNR still lies far
     above the threshold: a ranking by gates that were barely trained says
@@ -119,12 +121,32 @@ class Budget(Rule):
         if isinstance(self.base, PosteriorRule):
             is_snr = isinstance(self.base, SNRThreshold)
             _warn_of_barely_trained(network, self.base.threshold if is_snr else 1.0)
-        for least in self.floors(importance):
-            removal = self._removal(network, importance, least)
-            removed, remaining = removal.fewest(self.fraction)
-            if removed is not None:
-                keep = self.saying_so_where_few_stay(removal.keep_after(removed), importance)
-                return Decision(keep, importance)
+        keep = self.within(self.fraction, network, importance, self.floors(importance))
+        return Decision(self.saying_so_where_few_stay(keep, importance), importance)
+
+    def within(
+        self,
+        fraction: float,
+        network: Network,
+        importance: PerUnit,
+        floors: Sequence[Mapping[UnitGroup, int]],
+    ) -> dict[UnitGroup, np.ndarray]:
+        """Returns what stays of the largest network within a fraction.
+
+        Args:
+            fraction: What may remain.
+            network: What is to be pruned.
+            importance: What the base says of it.
+            floors: How many units of each group must stay; the next ones are tried where no
+                network within the fraction has so many.
+
+        Raises:
+            ValueError: If it cannot be met.
+        """
+        for least in floors:
+            keep, remaining = self._removal(network, importance, least).largest(fraction)
+            if keep is not None:
+                return keep
         raise ValueError(self._not_met(network, importance, remaining))
 
     def floors(self, importance: PerUnit) -> list[dict[UnitGroup, int]]:
@@ -168,22 +190,25 @@ class Budget(Rule):
         self, network: Network, importance: PerUnit, least: Mapping[UnitGroup, int]
     ) -> Removal:
         groups, layers = network.groups, None
-        if self.base.is_relative:
+        across = Across(self.base.across)
+        if across is Across.RELATIVE_PER_COST:
             layers = [max(1, len(network.kernels(group))) for group in groups]
+        costs = network.costs("params" if self.what == "params" else "macs")
         order = removal_order(
             [np.where(group.alive, importance[group], np.nan) for group in groups],
-            network.costs("params" if self.what == "params" else "macs"),
+            costs,
+            across,
             layers=layers,
             at_least=[least[group] + np.count_nonzero(~group.alive) for group in groups],
         )
-        return Removal(network, self.what, importance, order)
+        return Removal(network, self.what, importance, order, costs)
 
     def _not_met(self, network: Network, importance: PerUnit, remaining: float) -> str:
         rounded = lower = ""
         if network.round_to > 1:
             rounded = f" (rounded up to multiples of {network.round_to})"
         one = {group: min(count, 1) for group, count in self.floors(importance)[0].items()}
-        if self._removal(network, importance, one).fewest(self.fraction)[0] is not None:
+        if self._removal(network, importance, one).largest(self.fraction)[0] is not None:
             lower = "pass a lower min_keep (with min_keep=1 it can be met), "
         return (
             f"The budget cannot be met: without any unit that may go{rounded}, {remaining:.1%} "

@@ -52,6 +52,26 @@ class Costs:
     layers: np.ndarray
     shares: np.ndarray
 
+    def of_next(self, gone: np.ndarray) -> np.ndarray:
+        """Returns what one unit of each group costs when so many of each group have gone.
+
+        Args:
+            gone: shape (groups,).
+        """
+        rest = self._rest(gone)
+        now = self.layers * rest.prod(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nansum(np.where(rest > 0, now * self.shares / rest, 0.0), 1)
+
+    def remaining(self, gone: np.ndarray) -> float:
+        """Returns the fraction of the cost that remains when so many of each group have gone."""
+        whole = self.layers.sum()
+        return float((self.layers * self._rest(gone).prod(0)).sum() / whole) if whole else 1.0
+
+    def _rest(self, gone: np.ndarray) -> np.ndarray:
+        """Which part of each layer is left by each group."""
+        return np.maximum(1.0 - self.shares * gone[:, None], 0.0)
+
 
 # An array of shape (units,) for each group.
 PerUnit = Mapping[UnitGroup, np.ndarray]

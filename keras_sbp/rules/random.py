@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_sbp._arguments import check_count
 from keras_sbp.rules.network import Network, UnitGroup
+from keras_sbp.rules.ranking import Across
 from keras_sbp.rules.rule import FractionRule, register_rule
 
 
@@ -28,7 +29,7 @@ class Random(FractionRule):
     >>> small, report = keras_sbp.prune(model, keras_sbp.Random(keep=0.5, seed=1))
     """
 
-    is_relative = True
+    across = Across.RELATIVE_PER_COST
 
     def __init__(self, keep: float = 0.5, seed: int = 0) -> None:
         super().__init__(keep)

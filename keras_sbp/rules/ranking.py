@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import enum
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_sbp.rules.network import Costs, Network, PerUnit, UnitGroup
+from keras_sbp.rules.network import Costs, PerUnit, UnitGroup
+
+
+class Across(enum.Enum):
+    """How units of different groups compare, when all of a network are ranked together.
+
+    Attributes:
+        AS_IT_IS: By their importance: one threshold for the whole network.
+        PER_COST: By what they are worth for what they cost. Where the importance is negative,
+            removal is a gain, and the unit with the largest product of gain and cost goes first.
+        RELATIVE_PER_COST: Like `PER_COST`, with an importance that is divided by its sum over the
+            units that are left in the group, and counts once for each layer that makes them. A
+            network is a product of layers: where one loses units, those of its neighbours get
+            cheaper, and it alone would go on losing them if what is left were not worth more.
+    """
+
+    AS_IT_IS = "as it is"
+    PER_COST = "per cost"
+    RELATIVE_PER_COST = "relative per cost"
 
 
 def most_important(importance: np.ndarray, count: int) -> np.ndarray:
@@ -43,95 +61,41 @@ def rounded_up(
     return result
 
 
-class Removal:
-    """The networks that come about as units go one after the other.
-
-    Args:
-        network: what is to be pruned.
-        what: `"macs"`, `"params"` or `"latency"`.
-        importance: of each group's units.
-        order: (group number, unit) in the order in which they go.
-    """
-
-    def __init__(
-        self, network: Network, what: str, importance: PerUnit, order: list[tuple[int, int]]
-    ) -> None:
-        self._network, self._what = network, what
-        self._importance, self._order = importance, order
-        self._remaining = functools.cache(self._remains)  # latency is noisy: one answer each
-
-    def keep_after(self, removed: int) -> dict[UnitGroup, np.ndarray]:
-        """Returns what stays when so many units have gone, numbers rounded up."""
-        groups = self._network.groups
-        keep = {group: np.ones(group.units, bool) for group in groups}
-        for number, unit in self._order[:removed]:
-            keep[groups[number]][unit] = False
-        keep = {group: kept & group.alive for group, kept in keep.items()}
-        return rounded_up(keep, self._importance, self._network.round_to)
-
-    def fewest(self, target: float) -> tuple[int | None, float]:
-        """Returns the smallest number of units that meets a target, and what remains then.
-
-        By bisection. The number is None where the target is not met with all of them gone, or
-        only when nothing is left; what remains is then the least that is possible.
-        """
-        too_few, enough = 0, len(self._order)
-        if self._remaining(0) <= target:
-            return 0, self._remaining(0)
-        while enough - too_few > 1 and self._remaining(len(self._order)) <= target:
-            middle = (too_few + enough) // 2
-            if self._remaining(middle) <= target:
-                enough = middle
-            else:
-                too_few = middle
-        least = self._remaining(enough)
-        if 0.0 < least <= target:
-            return enough, least
-        return None, least or self._remaining(too_few)
-
-    def _remains(self, removed: int) -> float:
-        return self._network.remaining(self._what, self.keep_after(removed))
-
-
 def removal_order(
     importance: Sequence[np.ndarray],
     costs: Costs,
+    across: Across = Across.PER_COST,
     *,
     layers: Sequence[int] | None = None,
     at_least: Sequence[int] | None = None,
 ) -> list[tuple[int, int]]:
     """Returns (group number, unit) in the order in which units are to go.
 
-    Always next is the unit with the least importance per cost. Where the importance is negative,
-    removal is a gain, and the unit with the largest product of gain and cost goes first.
+    A unit's cost is what its layers would get cheaper by if it went now: it falls as units of the
+    layers beside it go. Units that cost nothing do not go.
 
     Args:
         importance: of each group's units; NaN for those that stay.
         costs: with all units there.
-        layers: by how many layers each group's units are made. The importance is then divided by
-            its sum over the units that are left in the group, and counts once for each of these
-            layers. A network is a product of layers: where one loses units, those of its
-            neighbours get cheaper, and it alone would go on losing them if what is left were not
-            worth more. None takes the importance as it is.
+        across: how units of different groups compare.
+        layers: by how many layers each group's units are made; None means one. It counts where
+            importance is relative.
         at_least: for each group, how many units stay; None means one of each.
     """
-    relative = layers is not None
-    layers = np.ones(len(importance)) if layers is None else layers
+    relative = across is Across.RELATIVE_PER_COST
+    layers = np.array(layers) if relative and layers is not None else np.ones(len(importance))
     at_least = [1] * len(importance) if at_least is None else at_least
     waiting = [_removable(*each) for each in zip(importance, at_least, strict=True)]
     left = np.array([np.nansum(each) if relative else 1.0 for each in importance])
     gone = np.zeros(len(importance))
     order = []
     while any(len(units) for units in waiting):
-        rest = 1.0 - costs.shares * gone[:, None]
-        now = costs.layers * rest.prod(0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            unit_costs = np.nansum(np.where(rest > 0, now * costs.shares / rest, 0.0), 1)
+        worth = layers / np.where(left == 0.0, 1.0, left)
         keys = [
-            _key(layers[number] * importance[number][units[0]] / (left[number] or 1.0), cost)
+            _key(worth[number] * importance[number][units[0]], cost, across)
             if len(units)
             else np.inf
-            for number, (units, cost) in enumerate(zip(waiting, unit_costs, strict=True))
+            for number, (units, cost) in enumerate(zip(waiting, costs.of_next(gone), strict=True))
         ]
         number = int(np.argmin(keys))
         if keys[number] == np.inf:
@@ -151,7 +115,9 @@ def _removable(importance: np.ndarray, at_least: int) -> np.ndarray:
     return ranked[: max(0, min(known, importance.size - at_least))]
 
 
-def _key(importance: float, cost: float) -> float:
+def _key(importance: float, cost: float, across: Across) -> float:
+    if across is Across.AS_IT_IS:
+        return importance if cost > 0 else np.inf
     if importance <= 0:
         return importance * cost
     return importance / cost if cost > 0 else np.inf

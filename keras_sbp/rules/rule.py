@@ -15,7 +15,7 @@ import numpy as np
 from keras_sbp._arguments import check_fraction
 from keras_sbp.distributions import TruncatedLogNormal
 from keras_sbp.rules.network import Decision, Network, UnitGroup
-from keras_sbp.rules.ranking import most_important
+from keras_sbp.rules.ranking import Across, most_important
 
 
 class Rule(abc.ABC):
@@ -27,12 +27,12 @@ class Rule(abc.ABC):
     Attributes:
         works_without_gates: Whether the rule can be asked about a model
             without gates.
-        is_relative: Whether a unit's importance means something only beside
-            that of the units that are left in its group.
+        across: How units of different groups compare in a `Budget`, a
+            `keras_sbp.rules.Across`.
     """
 
     works_without_gates: bool = True
-    is_relative: bool = False
+    across: Across = Across.PER_COST
 
     @property
     def reweighting_data(self) -> Any:
@@ -215,6 +215,7 @@ class PosteriorRule(Rule):
 
     keeps_high: bool = True
     works_without_gates = False
+    across = Across.AS_IT_IS
 
     @abc.abstractmethod
     def keep(self, posterior: TruncatedLogNormal) -> Any:
@@ -268,6 +269,7 @@ class OwnRules(Rule):
     """Leaves the decision to each gate's own rule: what `prune()` does without a rule."""
 
     works_without_gates = False
+    across = Across.AS_IT_IS
 
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns what the gates' rules say."""

@@ -9,13 +9,14 @@ from typing import final
 import numpy as np
 
 from keras_sbp.rules.network import Network, UnitGroup
+from keras_sbp.rules.ranking import Across
 from keras_sbp.rules.rule import FractionRule, register_rule
 
 
 class _Norm(FractionRule):
     """By a norm of the weights that make a unit."""
 
-    is_relative = True
+    across = Across.RELATIVE_PER_COST
 
     @abc.abstractmethod
     def norms(self, kernel: np.ndarray) -> np.ndarray:

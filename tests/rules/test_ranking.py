@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.network import Costs, Network, UnitGroup
-from keras_sbp.rules.ranking import most_important, removal_order, rounded_up
+from keras_sbp.rules.ranking import Across, most_important, removal_order, rounded_up
 from keras_sbp.rules.rule import Rule
 
 FLOATS = st.lists(st.floats(-5, 5), min_size=1, max_size=12)
@@ -58,12 +58,15 @@ class Chain(Network):
         x, y = (keep[group].sum() for group in self.groups)
         return (10 * x + x * y + 3 * y) / (10 * a + a * b + 3 * b)
 
-    kernels = normalization_scale = squared_gradients = input_change = None
+    def kernels(self, group):
+        return []
+
+    normalization_scale = squared_gradients = input_change = None
 
 
 class Given(Rule):
-    def __init__(self, numbers) -> None:
-        self.numbers = numbers
+    def __init__(self, numbers, across=Across.PER_COST) -> None:
+        self.numbers, self.across = numbers, across
 
     def importance(self, network):
         return dict(zip(network.groups, self.numbers, strict=True))
@@ -71,32 +74,67 @@ class Given(Rule):
     decide = None
 
 
-@given(st.integers(2, 9), st.integers(2, 9), st.floats(0.05, 1.0), st.integers(1, 4), st.data())
-def test_budget_is_met_and_one_unit_more_would_be_too_much(a, b, target, multiple, data) -> None:
+@given(
+    st.integers(2, 9),
+    st.integers(2, 9),
+    st.floats(0.05, 1.0),
+    st.integers(1, 4),
+    st.sampled_from(Across),
+    st.data(),
+)
+def test_budget_is_met_and_one_unit_more_would_be_too_much(
+    a, b, target, multiple, across, data
+) -> None:
     network = Chain(a, b, multiple)
     numbers = [
         np.array(data.draw(st.lists(st.floats(-1, 5), min_size=n, max_size=n))) for n in (a, b)
     ]
     least = data.draw(st.integers(1, 10))
-    budget = Budget(macs=target, base=Given(numbers), min_keep=least)
-    order = removal_order(numbers, network.costs("macs"), at_least=[least, least])
+    budget = Budget(macs=target, base=Given(numbers, across), min_keep=least)
+    costs = network.costs("macs")
+    order = removal_order(numbers, costs, across, layers=[1, 1], at_least=[least, least])
+    importance = budget.importance(network)
 
-    def remaining(count: int) -> float:
+    def remaining(keep) -> float:
+        return network.remaining("macs", rounded_up(keep, importance, multiple))
+
+    def after(count: int) -> dict:
         keep = {group: np.ones(group.units, bool) for group in network.groups}
         for number, unit in order[:count]:
             keep[network.groups[number]][unit] = False
-        importance = budget.importance(network)
-        return network.remaining("macs", rounded_up(keep, importance, multiple))
+        return keep
 
-    possible = [remaining(count) for count in range(len(order) + 1)]
+    possible = [remaining(after(count)) for count in range(len(order) + 1)]
     if possible[-1] > target:
         with pytest.raises(ValueError, match="cannot be met"):
             budget.decide(network)
         return
     decided = budget.decide(network).keep
-    received = network.remaining("macs", decided)
     assert all(kept.sum() >= min(least, group.units) for group, kept in decided.items())
-    assert received == next(share for share in possible if share <= target)
+    first = next(share for share in possible if share <= target)
+    assert first <= network.remaining("macs", decided) <= target
+    worth = {group: ~kept & (importance[group] > 0) for group, kept in decided.items()}
+    for group, kept in decided.items():
+        others_went = any(each.any() for each in worth.values())
+        for unit in np.flatnonzero(worth[group] if others_went else ~kept):
+            one_more = kept | (np.arange(kept.size) == unit)
+            assert remaining({**decided, group: one_more}) > target
+
+
+def test_units_that_fit_come_back_after_a_dear_one() -> None:
+    """The last unit to go costs 40 of 100; three of four units for 5 each have room again."""
+    network = Chain(0, 0)
+    network.groups = [UnitGroup("dear", 2), UnitGroup("cheap", 4)]
+    counts = {"dear": 40.0, "cheap": 5.0}
+    network.costs = lambda what: Costs(np.array([80.0, 20.0]), np.array([[0.5, 0.0], [0.0, 0.25]]))
+    network.remaining = lambda what, keep: (
+        sum(counts[group.name] * kept.sum() for group, kept in keep.items()) / 100
+    )
+    base = Given([np.array([5.0, 9.0]), np.array([1.0, 4.0, 2.0, 3.0])], Across.AS_IT_IS)
+    keep = Budget(macs=0.56, base=base, min_keep=1).decide(network).keep
+    dear, cheap = (keep[group].tolist() for group in network.groups)
+    assert dear == [False, True]
+    assert cheap == [False, True, True, True]
 
 
 def test_next_is_the_least_importance_per_cost() -> None:
@@ -105,6 +143,13 @@ def test_next_is_the_least_importance_per_cost() -> None:
     # Per unit 25 and 7.5: 1/25, 0.2/7.5, 2/25 and so on; one unit of each group stays.
     order = removal_order(importance, costs)
     assert order == [(1, 1), (0, 1), (0, 2), (0, 3), (1, 0), (1, 2)]
+
+
+def test_one_threshold_for_the_whole_network_asks_for_no_costs() -> None:
+    costs = Costs(np.array([100.0, 1.0, 0.0]), np.array([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]))
+    importance = [np.array([-1.0, 2.0]), np.array([-2.0, 1.0]), np.array([-3.0, -3.0])]
+    order = removal_order(importance, costs, Across.AS_IT_IS, at_least=[0, 0, 0])
+    assert order == [(1, 0), (0, 0), (1, 1), (0, 1)]  # the third group costs nothing
 
 
 def test_cost_falls_as_neighbours_go() -> None:
@@ -131,7 +176,8 @@ def test_what_costs_nothing_and_what_is_unknown_stays() -> None:
 def test_relative_importance_keeps_a_chain_in_balance() -> None:
     """Of equal units, the cheaper neighbour of a narrow layer must not be spared for ever."""
     network = Chain(8, 16)
-    order = removal_order([np.ones(8), np.ones(16)], network.costs("macs"), layers=[1, 1])
+    relative = Across.RELATIVE_PER_COST
+    order = removal_order([np.ones(8), np.ones(16)], network.costs("macs"), relative)
     half = order[:12]
     first = sum(number == 0 for number, _ in half)
     assert 2 <= first <= 6
@@ -141,7 +187,7 @@ def test_relative_importance_keeps_a_chain_in_balance() -> None:
 def test_units_of_several_layers_are_worth_as_many() -> None:
     """A residual stream that four layers write to is not four times as cheap to lose."""
     costs = Costs(np.array([100.0, 100.0]), np.array([[0.25, 0.0], [0.0, 0.25]]))
-    order = removal_order([np.ones(4), np.ones(4)], costs, layers=[1, 4])
+    order = removal_order([np.ones(4)] * 2, costs, Across.RELATIVE_PER_COST, layers=[1, 4])
     assert [number for number, _ in order] == [0, 0, 0, 1, 1, 1]
 
 
