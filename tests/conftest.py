@@ -8,6 +8,7 @@ import keras
 import pytest
 
 from benchmarks.architectures import hub
+from keras_sbp.program import registry
 from tests import kernels
 
 TFMOT = ("tf_keras", "tensorflow_model_optimization")
@@ -41,6 +42,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     kernels.passes_under_jax(pyfuncitem)
     return True
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers that the test registers are forgotten after it."""
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
 
 @pytest.fixture

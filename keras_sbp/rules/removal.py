@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 
 import numpy as np
@@ -121,14 +122,9 @@ class Removal:
         return enough
 
     def _fewest_estimated(self, after: Callable[[int], Keep], most: int, target: float) -> int:
-        too_few, enough = -1, most
-        while enough - too_few > 1:
-            middle = (too_few + enough) // 2
-            if self._estimate(after(middle)) <= target:
-                enough = middle
-            else:
-                too_few = middle
-        return enough
+        return bisect.bisect_left(
+            range(most), True, key=lambda removed: self._estimate(after(removed)) <= target
+        )
 
     def _rounded(self, keep: Keep) -> Keep:
         return rounded_up(keep, self._importance, self._network.round_to)

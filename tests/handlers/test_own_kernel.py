@@ -8,7 +8,6 @@ import pytest
 
 import keras_sbp
 from keras_sbp.handlers import LayerHandler, constants, kept, register_handler
-from keras_sbp.program import registry
 from tests.pruning.oracle import drop_units, randomise
 
 
@@ -68,8 +67,7 @@ def directions(op) -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+def _registered(own_registry: None) -> None:
     register_handler(Energy)(EnergyHandler)
 
 

@@ -14,6 +14,8 @@ from keras_sbp.program.handler import find_handler
 from keras_sbp.program.registry import registered_classes
 from keras_sbp.program.trace import trace
 
+pytestmark = pytest.mark.usefixtures("own_registry")
+
 
 class Square(keras.layers.Layer):
     def call(self, x):
@@ -26,11 +28,6 @@ class SquareHandler(UnitWise):
 
     def is_homogeneous(self, op):
         return False
-
-
-@pytest.fixture(autouse=True)
-def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
 
 def test_registered_handler_is_used_and_given_back() -> None:

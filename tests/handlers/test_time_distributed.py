@@ -10,16 +10,7 @@ from keras import Input, Sequential, layers
 from keras_sbp.program import macs, trace
 from keras_sbp.program.handler import find_handler
 from keras_sbp.pruning import prune
-from tests.pruning.oracle import assert_same_function, drop_units, gate, randomise
-
-
-def gated_sequential(*parts: keras.layers.Layer, shape: tuple = (5, 6)) -> keras.Model:
-    """Each gate drops every second unit."""
-    model = randomise(Sequential([Input(shape), *parts]), drop=0.0)
-    for layer in model.layers:
-        if hasattr(layer, "set_posterior"):
-            drop_units(layer, list(range(1, layer.units, 2)))
-    return model
+from tests.pruning.oracle import assert_same_function, gate, gated_sequential
 
 
 def types(model: keras.Model) -> list[type]:

@@ -13,6 +13,8 @@ from keras_sbp.program import registry
 from keras_sbp.pruning import prune
 from tests.pruning.oracle import drop_units, gate
 
+pytestmark = pytest.mark.usefixtures("own_registry")
+
 BOOL = np.ones(6, bool)
 
 
@@ -27,11 +29,6 @@ class Correct(UnitWise):
 
     def is_homogeneous(self, op):
         return False
-
-
-@pytest.fixture(autouse=True)
-def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
 
 def prune_with(**answers) -> keras.Model:

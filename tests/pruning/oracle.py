@@ -75,6 +75,14 @@ def drop_units(each: SBPLayer, units: list[int]) -> None:
     each.set_posterior(np.linspace(-0.9, -0.1, each.units), log_sigma)
 
 
+def gated_sequential(*parts: keras.layers.Layer, shape: tuple = (5, 6)) -> keras.Model:
+    """Each gate drops every second unit."""
+    model = randomise(keras.Sequential([keras.Input(shape), *parts]), drop=0.0)
+    for each in find_gates(model):
+        drop_units(each, list(range(1, each.units, 2)))
+    return model
+
+
 def count_without_gates(model: keras.Model) -> int:
     return model.count_params() - sum(g.count_params() for g in find_gates(model))
 

@@ -12,8 +12,9 @@ import pytest
 import keras_sbp.testing
 from keras_sbp.handlers import LayerHandler, constants, register_handler, tidy
 from keras_sbp.handlers.layers.dense_and_convolution import Dense as DenseHandler
-from keras_sbp.program import registry
 from keras_sbp.testing import LayerHandlerContract
+
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 class Swish(keras.layers.Layer):
@@ -71,11 +72,6 @@ class SwishContract(LayerHandlerContract):
 class ProjectionContract(LayerHandlerContract):
     def make_layer(self):
         return Projection(5, activation="relu")
-
-
-@pytest.fixture(autouse=True)
-def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
 
 @pytest.mark.parametrize("check", LayerHandlerContract.checks())
