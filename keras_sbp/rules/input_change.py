@@ -14,7 +14,7 @@ from keras_sbp._arguments import check_fraction, check_number
 from keras_sbp.rules.budget import Budget
 from keras_sbp.rules.least_squares import Selection
 from keras_sbp.rules.network import Decision, Network, PerUnit, UnitGroup
-from keras_sbp.rules.ranking import most_important
+from keras_sbp.rules.ranking import Across, most_important
 from keras_sbp.rules.rule import Rule, register_rule
 
 VARIANTS = ("asymmetric", "sequential", "layer")
@@ -76,6 +76,8 @@ class LayerInputChange(Rule):
     >>> rule = keras_sbp.LayerInputChange(x[:512], keep=0.5)
     >>> small, report = keras_sbp.prune(model, rule)
     """
+
+    across = Across.RELATIVE_PER_COST
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_sbp.rules.network import Network, UnitGroup
+from keras_sbp.rules.ranking import Across
 from keras_sbp.rules.rule import FractionRule, register_rule
 
 
@@ -36,6 +37,8 @@ class Taylor(FractionRule):
 
     >>> small, report = keras_sbp.prune(model, keras_sbp.Taylor((x, y), keep=0.5, loss="mse"))
     """
+
+    across = Across.RELATIVE_PER_COST
 
     def __init__(
         self, data: tuple[Any, Any], keep: float = 0.5, loss: Any = None, batch_size: int = 16

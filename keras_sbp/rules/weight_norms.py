@@ -103,6 +103,8 @@ class BatchNormScale(FractionRule):
     >>> small, report = keras_sbp.prune(model, keras_sbp.BatchNormScale(keep=0.5))
     """
 
+    across = Across.RELATIVE_PER_COST
+
     def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
         """Returns |gamma|; NaN for groups that have none."""
         found = {group: network.normalization_scale(group) for group in network.groups}
