@@ -2,121 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import types
-from collections.abc import Mapping
+import functools
 from typing import Any
 
-import keras
-import numpy as np
-
-from keras_sbp._keras import input_layer
-from keras_sbp.comparing.drawing import Batch, batches, first_that_runs
-from keras_sbp.comparing.full_precision import full_precision
-from keras_sbp.comparing.tolerances import ROUNDING, tolerance
-from keras_sbp.formats.precision import compute_dtypes
-from keras_sbp.integrations import tf_keras_layers, tf_keras_ops
-from keras_sbp.integrations.unsupported import UnsupportedLayerError
-from keras_sbp.program import read
-from keras_sbp.program.domains import slots_of
-from keras_sbp.program.program import Cast, Op, Program, Tensor, is_tensor
+from keras_sbp.integrations._imports import import_tf_keras, import_tfmot
+from keras_sbp.integrations._parts import UnsupportedLayerError, take_layer
+from keras_sbp.integrations.tf_keras import to_tf_keras
 
 __all__ = ["UnsupportedLayerError", "import_tfmot", "quantize_model", "to_tf_keras"]
-
-_VARIABLE = "TF_USE_LEGACY_KERAS"
-
-
-def import_tfmot() -> types.ModuleType:
-    """Imports tensorflow-model-optimization without what it does to the process.
-
-    Its own import sets the environment variable `TF_USE_LEGACY_KERAS`, and thereby turns
-    `tf.keras` into Keras 2 for whatever comes later, child processes included. Here the variable
-    is left as it was, and `tf.keras` is what it would have been.
-
-    Returns:
-        The module `tensorflow_model_optimization`.
-
-    Raises:
-        ImportError: It is not installed, or its versions do not fit each other.
-
-    Example:
-
-    ```python
-    tfmot = keras_sbp.integrations.tfmot.import_tfmot()
-    sparse = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(small))
-    ```
-    """
-    before = os.environ.get(_VARIABLE)
-    try:
-        import tensorflow as tf
-
-        getattr(tf.keras, "version", None)  # tf.keras is chosen when it is first looked at
-        import tensorflow_model_optimization as tfmot
-    except ImportError as error:
-        raise _not_installed("tensorflow-model-optimization") from error
-    finally:
-        os.environ.pop(_VARIABLE, None)
-        if before is not None:
-            os.environ[_VARIABLE] = before
-    return tfmot
-
-
-@full_precision()
-def to_tf_keras(model: keras.Model, *, verify: bool = True) -> Any:
-    """Turns a model of stock layers into the same tf_keras (Keras 2) model.
-
-    tensorflow-model-optimization takes tf_keras models only. With this, its quantisation-aware
-    training, weight clustering and sparsity follow after pruning.
-
-    The result is functional and flat, and not compiled. Layers keep their names, weights,
-    regularizers, constraints and trainable flags; initializers are not needed any more and are
-    the default ones. Operations of `keras.ops` become layers where there is one (`Add`,
-    `Activation`), and tf_keras's wrappers of TensorFlow's functions elsewhere. The given model
-    is not changed.
-
-    Args:
-        model: A built model without gates, usually from `keras_sbp.prune`.
-        verify: Whether to compare both models on random inputs: the difference may be
-            1e-5 of the largest output, or 1e-5 if that is below 1.
-
-    Returns:
-        A `tf_keras.Model` with the inputs and outputs of `model`.
-
-    Raises:
-        ImportError: tf_keras is not installed.
-        TypeError: `model` is not a Keras model.
-        UnsupportedLayerError: A layer has no counterpart in tf_keras, or none that is known. It
-            is a `ValueError`.
-        RuntimeError: The outputs differ.
-
-    Example:
-
-    ```python
-    small, report = keras_sbp.prune(model)
-    legacy = keras_sbp.integrations.tfmot.to_tf_keras(small)
-    ```
-    """
-    try:
-        import tf_keras
-    except ImportError as error:
-        raise _not_installed("tf_keras") from error
-    program = read(model)
-    inputs = [_input(tf_keras, x) for x in keras.tree.flatten(program.input_structure)]
-    values: dict[Tensor, Any] = dict(zip(program.inputs, inputs, strict=True))
-    layers: dict[int, Any] = {}
-    for op in program.ops:
-        results = keras.tree.flatten(_call(op, values, layers))
-        values.update(zip(op.outputs, results, strict=True))
-    twin = tf_keras.Model(
-        keras.tree.pack_sequence_as(program.input_structure, inputs),
-        keras.tree.pack_sequence_as(
-            program.output_structure, [values[tensor] for tensor in program.outputs]
-        ),
-        name=model.name,
-    )
-    if verify:
-        _compare(program, model, twin)
-    return twin
 
 
 def quantize_model(model: Any) -> Any:
@@ -144,12 +37,9 @@ def quantize_model(model: Any) -> Any:
     ```
     """
     quantization = import_tfmot().quantization.keras
-    import tf_keras
-
-    from keras_sbp.integrations.take import take_layer, without_weights
-
+    tf_keras = import_tf_keras()
     new_range = {take_layer(): False, tf_keras.layers.Rescaling: True}
-    config = without_weights()
+    config = _without_weights()
 
     def annotated(layer: Any) -> Any:
         if type(layer) in new_range:
@@ -161,66 +51,47 @@ def quantize_model(model: Any) -> Any:
         return quantization.quantize_apply(quantization.quantize_annotate_model(marked))
 
 
-def _input(tf_keras: Any, tensor: keras.KerasTensor) -> Any:
-    batch_size, *shape = tensor.shape
-    name = input_layer(tensor).name
-    return tf_keras.Input(tuple(shape), batch_size=batch_size, dtype=tensor.dtype, name=name)
+@functools.cache
+def _without_weights() -> type:
+    """Returns the tfmot configuration for layers that have nothing to quantise but their output."""
+    keras = import_tfmot().quantization.keras
 
+    class WithoutWeights(keras.QuantizeConfig):
+        """What comes out gets a range of its own, or keeps that of what goes in.
 
-def _call(op: Op, values: Mapping[Tensor, Any], layers: dict[int, Any]) -> Any:
-    """Calls the counterpart of an operation; what has weights is made once."""
-    args, kwargs = keras.tree.map_structure(
-        lambda leaf: values[leaf] if is_tensor(leaf) else _plain(leaf), (op.args, op.kwargs)
-    )
-    if isinstance(op.operation, Cast):
-        return tf_keras_ops.cast(args[0], op.operation.dtype)
-    if not isinstance(op.operation, keras.layers.Layer):
-        return tf_keras_ops.call(op, args, kwargs)
-    unusual = [f"{k}={v!r}" for k, v in kwargs.items() if v is not None and v is not False]
-    if unusual:
-        raise UnsupportedLayerError(op.operation, f"it is called with {', '.join(unusual)}")
-    first_call = id(op.operation) not in layers
-    if first_call:
-        layers[id(op.operation)] = tf_keras_layers.counterpart(op.operation)
-    layer = layers[id(op.operation)]
-    result = layer(*args)
-    if first_call:
-        tf_keras_layers.copy_weights(op.operation, layer)
-    return result
+        Args:
+            new_range: Whether the output's range differs from the input's.
+        """
 
+        def __init__(self, new_range: bool) -> None:
+            self.new_range = new_range
 
-def _plain(leaf: Any) -> Any:
-    """Arrays of the backend as NumPy's."""
-    if keras.ops.is_tensor(leaf) or isinstance(leaf, keras.Variable):
-        return keras.ops.convert_to_numpy(leaf)
-    return leaf
+        def get_weights_and_quantizers(self, layer: Any) -> list:
+            """Returns nothing."""
+            return []
 
+        def get_activations_and_quantizers(self, layer: Any) -> list:
+            """Returns nothing."""
+            return []
 
-def _compare(program: Program, model: keras.Model, twin: Any) -> None:
-    rounding = tolerance(ROUNDING, compute_dtypes(model) - {"float64"})
+        def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
+            """Does nothing."""
+            del layer, quantize_weights  # TensorFlow cannot compile a function without statements.
 
-    def original(batch: Batch) -> list[Any]:
-        return keras.tree.flatten(model(_structured(program, batch), training=False))
+        def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+            """Does nothing."""
+            del layer, quantize_activations
 
-    batch, expected = first_that_runs(batches(slots_of(program)), original)
-    received = keras.tree.flatten(twin(_structured(program, batch), training=False))
-    for tensor, old, new in zip(twin.outputs, expected, received, strict=True):
-        old = keras.ops.convert_to_numpy(old).astype(np.float64)
-        error = np.max(np.abs(old - np.asarray(new, np.float64)), initial=0.0)
-        allowed = rounding * max(1.0, np.max(np.abs(old), initial=0.0))
-        if not error <= allowed:
-            raise RuntimeError(
-                f"Output '{tensor.name}' of the tf_keras model differs from that of '{model.name}' "
-                f"by {error:.1e} on random inputs. Expected at most {allowed:.1e}. A layer means "
-                "something else in Keras 2: compare them layer by layer."
-            )
+        def get_output_quantizers(self, layer: Any) -> list:
+            """Returns what finds the output's range, if it has one of its own."""
+            if not self.new_range:
+                return []
+            quantizer = keras.quantizers.MovingAverageQuantizer
+            options = {"per_axis": False, "symmetric": False, "narrow_range": False}
+            return [quantizer(num_bits=8, **options)]
 
+        def get_config(self) -> dict[str, Any]:
+            """Returns the constructor's arguments."""
+            return {"new_range": self.new_range}
 
-def _structured(program: Program, batch: Batch) -> Any:
-    return keras.tree.pack_sequence_as(program.input_structure, batch.arrays)
-
-
-def _not_installed(package: str) -> ImportError:
-    return ImportError(
-        f"{package} is needed and cannot be imported. Install it: pip install 'keras-sbp[tfmot]'"
-    )
+    return WithoutWeights

@@ -348,9 +348,9 @@ def test_without_tf_keras(monkeypatch):
 
 
 def test_a_difference_is_an_error(monkeypatch):
-    from keras_sbp.integrations import tf_keras_layers
+    from keras_sbp.integrations import _layers
 
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
-    monkeypatch.setattr(tf_keras_layers, "copy_weights", lambda layer, twin: None)
+    monkeypatch.setattr(_layers, "copy_weights", lambda layer, twin: None)
     with pytest.raises(RuntimeError, match="differs"):
         to_tf_keras(model)

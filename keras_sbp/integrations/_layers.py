@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.integrations.unsupported import UnsupportedLayerError
+from keras_sbp.integrations._parts import UnsupportedLayerError, hard_sigmoid, hard_silu
 
 _DIMENSIONS = ("1D", "2D", "3D")
 _SAME = {
@@ -141,8 +141,6 @@ def _identity(tf_keras: Any, layer: keras.layers.Identity) -> Any:
 
 def _activation(tf_keras: Any, layer: keras.layers.Activation) -> Any:
     """Two activations are made of other layers, since Keras 2 means something else by them."""
-    from keras_sbp.integrations.tf_keras_ops import hard_sigmoid, hard_silu
-
     own = {keras.activations.hard_sigmoid: hard_sigmoid, keras.activations.hard_silu: hard_silu}
     if layer.activation in own:
         return _Composite(own[layer.activation], layer.name)

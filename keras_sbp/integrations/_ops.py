@@ -10,7 +10,13 @@ import keras
 import numpy as np
 
 from keras_sbp._keras import core_ops, nn_ops, numpy_ops
-from keras_sbp.integrations.unsupported import UnsupportedLayerError
+from keras_sbp.integrations._parts import (
+    UnsupportedLayerError,
+    cast,
+    hard_sigmoid,
+    hard_silu,
+    take_layer,
+)
 from keras_sbp.program.program import Op
 
 _CONSTANTS = (bool, int, float, np.ndarray, np.generic)
@@ -41,32 +47,7 @@ def call(op: Op, args: tuple, kwargs: dict[str, Any]) -> Any:
     return found(op, **bound.arguments)
 
 
-def cast(x: Any, dtype: str) -> Any:
-    """`x` in another dtype."""
-    import tensorflow as tf
-
-    return x if x.dtype == dtype else tf.cast(x, dtype)
-
-
-def hard_sigmoid(x: Any, name: str) -> Any:
-    """relu6(x + 3) / 6; Keras 2 knows another function by this name."""
-    import tf_keras
-
-    x = tf_keras.layers.Rescaling(1.0, offset=3.0, name=f"{name}_shift")(x)
-    x = tf_keras.layers.ReLU(6.0, name=f"{name}_clip")(x)
-    return tf_keras.layers.Rescaling(1.0 / 6.0, name=name)(x)
-
-
-def hard_silu(x: Any, name: str) -> Any:
-    """x · hard_sigmoid(x)."""
-    import tf_keras
-
-    return tf_keras.layers.Multiply(name=name)([x, hard_sigmoid(x, f"{name}_gate")])
-
-
 def _take(op: Op, x: Any, indices: Any) -> Any:
-    from keras_sbp.integrations.take import take_layer
-
     indices, axis = np.asarray(indices), op.operation.axis
     usual = axis is not None and indices.dtype.kind in "iu" and indices.ndim == 1
     if not usual or (indices < 0).any() or axis % op.inputs[0].rank == 0:
