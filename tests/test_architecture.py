@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import graphlib
 import os
 import pathlib
@@ -42,6 +43,14 @@ ROOMS = [
     "__main__",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path: pathlib.Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
 
 
 def room_of(path: pathlib.Path) -> str:
@@ -88,25 +97,52 @@ def test_warnings_are_given_where_they_find_the_users_line() -> None:
     assert giving == ["telling.py"]
 
 
-def module_of(path: pathlib.Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts).removesuffix(".__init__")
-
-
-def loaded_first(path: pathlib.Path, modules: set[str]) -> set[str]:
-    """The package's modules that importing this one loads; type-only imports load nothing."""
+def imported(source: str) -> set[str]:
+    """The package's modules that a source names, also for types only and inside functions."""
     found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
             named = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= named & modules or {node.module} & modules
-    return found
+            found |= named & MODULES.keys() or {node.module}
+    return found & MODULES.keys()
+
+
+@pytest.mark.parametrize(
+    "source, module",
+    [
+        ("import keras_sbp.program.trace", "keras_sbp.program.trace"),
+        ("from keras_sbp.program import units", "keras_sbp.program.units"),
+        ("from keras_sbp.program import read", "keras_sbp.program"),
+        ("if TYPE_CHECKING:\n    from keras_sbp.telling import warn", "keras_sbp.telling"),
+        ("def late():\n    from keras_sbp.telling import warn", "keras_sbp.telling"),
+    ],
+)
+def test_imports_are_seen_wherever_they_stand(source: str, module: str) -> None:
+    assert imported(source) == {module}
 
 
 def test_no_import_cycles() -> None:
-    modules = {module_of(path) for path in FILES}
-    graph = {module_of(path): loaded_first(path, modules) for path in FILES}
+    graph = {name: imported(path.read_text()) for name, path in MODULES.items()}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+# Why these stand alone.
+SHORT_AND_READ_ONCE = {
+    "keras_sbp.handlers.constant": "every handler has a file, and is imported to be registered",
+}
+
+
+def test_short_modules_have_several_readers() -> None:
+    """What one other module needs, and takes few lines, stands in that module."""
+    readers = collections.Counter(name for path in FILES for name in imported(path.read_text()))
+    short = {
+        name
+        for name, path in MODULES.items()
+        if path.name != "__init__.py" and len(path.read_text().splitlines()) < 40
+    }
+    assert {name for name in short if readers[name] == 1} == SHORT_AND_READ_ONCE.keys()
 
 
 def test_import_changes_no_global_state_and_loads_nothing_heavy() -> None:

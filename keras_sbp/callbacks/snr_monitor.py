@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,6 @@ from keras_sbp._keras import leave_out_of_weight_decay
 from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
 from keras_sbp.callbacks.loss_values import LossValues, loss_values
-from keras_sbp.callbacks.progress_bar import hide_from_progress_bar
 from keras_sbp.callbacks.train_function import guarded
 from keras_sbp.layers import SBPLayer, find_gates
 from keras_sbp.telling import warn
@@ -227,7 +226,7 @@ class SNRMonitor(keras.callbacks.Callback):
         if logs is not None:
             logs.update({self.prefix + key: value for key, value in entries.items()})
             of_gates = [f"{self.prefix}kept_{gate.name}" for gate in summary.gates]
-            hide_from_progress_bar(self.model, of_gates)
+            _hide_from_progress_bar(self.model, of_gates)
         for key, value in {"epoch": epoch, **entries}.items():
             self.history.setdefault(key, []).append(value)
         self._pending_line = self._line(summary)
@@ -305,3 +304,22 @@ def require_gates(model: Any, callback: str) -> list[SBPLayer]:
 def _warn(messages: list[str]) -> None:
     for message in messages:
         warn(message)
+
+
+def _hide_from_progress_bar(model: keras.Model, names: Iterable[str]) -> None:
+    """Has entries of an epoch's `logs` reach every callback but the progress bar.
+
+    Keras hands one dict to all callbacks in turn, `History` second to last
+    and the bar last. So the entries go, once, as soon as `History` has them.
+    """
+    history = getattr(model, "history", None)
+    if not isinstance(history, keras.callbacks.History):
+        return
+
+    def record_and_hide(epoch: int, logs: dict[str, Any] | None = None) -> None:
+        del history.on_epoch_end  # what is left is the method of its class
+        history.on_epoch_end(epoch, logs)
+        for name in names:
+            (logs or {}).pop(name, None)
+
+    history.on_epoch_end = record_and_hide
