@@ -12,7 +12,8 @@ from keras import layers
 
 from keras_sbp.benchmarking.latency import LatencyYardstick
 from keras_sbp.evidence.gradients import squared_gradients
-from keras_sbp.evidence.refit import Weights, reweight, select_units
+from keras_sbp.evidence.moments import Weights
+from keras_sbp.evidence.refit import reweight, select_units
 from keras_sbp.insertion.costs import shares
 from keras_sbp.insertion.gates import Gate, gates_of, with_decisions
 from keras_sbp.insertion.gates_report import existing_gates

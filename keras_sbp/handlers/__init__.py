@@ -15,8 +15,8 @@ from keras_sbp.handlers._unitwise import UnitWise
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.linear_map import LinearMap
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op, Tensor
 from keras_sbp.program.units import Known, Needs, constants, kept, tidy
 
 __all__ = [

@@ -10,9 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sbp.program.program import Tensor, tensors_in
+from keras_sbp.program.program import Op, Tensor, tensors_in
 from keras_sbp.program.slim import Rescale
-from keras_sbp.program.trace import Op
 
 CALLED_WITH_A_MASK = "it is called with a mask"
 

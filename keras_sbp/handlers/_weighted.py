@@ -22,8 +22,8 @@ from keras_sbp.handlers._common import (
 from keras_sbp.program.activations import is_elementwise, is_homogeneous, on_constants
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constants, kept, tidy
 
 

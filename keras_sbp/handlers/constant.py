@@ -6,9 +6,8 @@ import numpy as np
 
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
-from keras_sbp.program.program import Constant
+from keras_sbp.program.program import Constant, Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, tidy
 
 

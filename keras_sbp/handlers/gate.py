@@ -8,9 +8,8 @@ import numpy as np
 from keras_sbp.layers import SBPLayer
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, Opaque, register_handler
-from keras_sbp.program.program import Scale
+from keras_sbp.program.program import Op, Scale
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constant_everywhere, tidy
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sbp.program.program import Op
 from keras_sbp.program.registry import handler_of, is_registered
-from keras_sbp.program.trace import Op, read
+from keras_sbp.program.trace import read
 from keras_sbp.program.units import Known
 
 _names = keras.activations

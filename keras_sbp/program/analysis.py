@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from keras_sbp.program.checks import ask_needs, ask_values
 from keras_sbp.program.handler import OPAQUE, LayerHandler, find_handler
-from keras_sbp.program.trace import Op, Program, Tensor
+from keras_sbp.program.program import Op, Program, Tensor
 from keras_sbp.program.units import Known, Needs, same, union
 
 

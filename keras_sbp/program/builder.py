@@ -14,9 +14,9 @@ import numpy as np
 
 from keras_sbp import _keras
 from keras_sbp.program.copying import copied
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.registry import stock_class
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op, Tensor
 from keras_sbp.program.units import Known, Needs, kept
 
 # Copying one number by a `take` costs about as much as this many multiply-accumulates: 30 to 110

@@ -15,8 +15,8 @@ import numpy as np
 
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, kind
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op, Tensor
 from keras_sbp.program.units import Known, Needs, kept
 
 

@@ -13,11 +13,10 @@ import numpy as np
 from keras_sbp import _keras
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.linear_map import LinearMap
-from keras_sbp.program.program import Constant, Scale
+from keras_sbp.program.program import Cast, Constant, Op, Scale
 from keras_sbp.program.registry import handler_of, register, registered_classes, stock_class
 from keras_sbp.program.shapes import Shape, completed
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Cast, Op
 from keras_sbp.program.unfold import trains_by_default
 from keras_sbp.program.units import Known, Needs
 

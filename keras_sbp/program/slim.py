@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from keras_sbp.program.trace import Tensor
+from keras_sbp.program.program import Tensor
 from keras_sbp.program.units import Known, Needs, kept
 
 Rescale = Callable[[np.ndarray], None]

@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from keras_sbp.program.program import Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Tensor
 from keras_sbp.program.units import Known, Needs
 from keras_sbp.testing import draws
 from keras_sbp.testing.policies import close

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_sbp.program import trace
 from keras_sbp.program.handler import LayerHandler, find_handler
-from keras_sbp.program.trace import Op
+from keras_sbp.program.program import Op
 from keras_sbp.testing import claims, facts, narrowing
 from keras_sbp.testing.networks import (
     KEEPS,

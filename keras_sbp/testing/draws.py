@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_sbp.comparing.drawing import filled
-from keras_sbp.program.trace import Tensor
+from keras_sbp.program.program import Tensor
 from keras_sbp.program.units import Known, Needs, constant_everywhere, kept, tidy
 
 BATCH_SIZE = 3

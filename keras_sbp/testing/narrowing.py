@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_sbp.program.trace import Tensor
+from keras_sbp.program.program import Tensor
 from keras_sbp.program.units import Known, Needs
 from keras_sbp.testing.claims import fail
 from keras_sbp.testing.trial import Trial

@@ -15,8 +15,8 @@ from keras_sbp.comparing.full_precision import full_precision
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.checks import ask_needs, ask_rebuild, ask_values
 from keras_sbp.program.handler import LayerHandler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs
 from keras_sbp.testing import draws
 

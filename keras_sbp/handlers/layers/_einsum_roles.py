@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_sbp.program.equation import Equation, parse, spread
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, kept
 
 

@@ -14,9 +14,9 @@ from keras import layers
 from keras_sbp import _keras
 from keras_sbp.handlers._common import numpy_weight
 from keras_sbp.program.activations import is_elementwise
+from keras_sbp.program.program import Op
 from keras_sbp.program.registry import stock_class
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 
 # What is known to run as its class says; any other cell may compute something else.
 CELLS: dict[type, tuple[type, ...]] = {

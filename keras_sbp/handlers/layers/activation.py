@@ -15,8 +15,8 @@ from keras_sbp.handlers._unitwise import UnitWise
 from keras_sbp.program.activations import is_elementwise, is_homogeneous
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Cast, Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Cast, Op
 from keras_sbp.program.units import Known, Needs, tidy
 
 

@@ -9,8 +9,8 @@ from keras_sbp.handlers._common import numpy_weight, rescaling
 from keras_sbp.handlers.layers.activation import MultiplicativeNoise
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constants, tidy
 
 

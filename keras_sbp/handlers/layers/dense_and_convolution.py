@@ -16,8 +16,8 @@ from keras_sbp.program.activations import is_elementwise
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.linear_map import LinearMap
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs
 
 

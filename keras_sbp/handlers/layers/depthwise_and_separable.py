@@ -12,8 +12,8 @@ from keras_sbp.handlers._common import numpy_weight
 from keras_sbp.handlers._weighted import Weighted
 from keras_sbp.program.activations import is_homogeneous
 from keras_sbp.program.handler import register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs
 
 

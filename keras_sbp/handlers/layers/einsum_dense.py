@@ -15,9 +15,9 @@ from keras_sbp.program.activations import is_elementwise, is_homogeneous, on_con
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.equation import laid_onto, parse, spread
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.shapes import Shape, combined
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, kept, tidy
 
 

@@ -8,8 +8,8 @@ from keras import layers
 from keras_sbp.handlers._common import constant_slices, numpy_weight, rescaling, rows_by
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, kept, tidy
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from keras_sbp.handlers._common import numpy_weight
 from keras_sbp.handlers._weighted import Weighted
 from keras_sbp.program.builder import Builder
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constants, kept
 
 

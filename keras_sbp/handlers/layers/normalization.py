@@ -15,8 +15,8 @@ from keras import layers
 from keras_sbp.handlers._common import at_least_one, constant_slices, numpy_weight, rescaling
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constants, kept, tidy
 
 

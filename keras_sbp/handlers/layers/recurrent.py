@@ -25,9 +25,9 @@ from keras_sbp.handlers.layers._recurrence import (
 )
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.registry import stock_class
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op, Tensor
 from keras_sbp.program.units import Known, Needs, constants, kept
 
 

@@ -13,8 +13,8 @@ from keras_sbp.handlers._common import CALLED_WITH_A_MASK
 from keras_sbp.program import facts
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, find_handler, register_handler
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op, Tensor
 from keras_sbp.program.unfold import input_dtype
 from keras_sbp.program.units import Known, Needs
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_sbp.program.builder import Builder
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.registry import stock_class
-from keras_sbp.program.trace import Op, Tensor
 
 UNUSUAL_ARGUMENTS = "it is called with unusual arguments"
 

@@ -12,10 +12,9 @@ from keras_sbp import _keras
 from keras_sbp.handlers._common import at_least_one
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
-from keras_sbp.program.program import is_tensor
+from keras_sbp.program.program import Op, is_tensor
 from keras_sbp.program.shapes import Shape
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constants, tidy
 
 # The axes of query, key, value and output.

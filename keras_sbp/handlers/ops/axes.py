@@ -14,8 +14,8 @@ from keras_sbp.handlers.ops._shared import UNUSUAL_ARGUMENTS, anew, axes_of, rea
 from keras_sbp.handlers.ops.rearrange import Rearrange, View
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Needs
 
 _MOVES: dict[type, Callable[[Any, np.ndarray], np.ndarray]] = {

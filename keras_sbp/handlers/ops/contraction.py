@@ -13,9 +13,8 @@ from keras_sbp.handlers._common import at_least_one
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.equation import Equation, matmul_equation, parse
 from keras_sbp.program.handler import LayerHandler, register_handler
-from keras_sbp.program.program import is_tensor
+from keras_sbp.program.program import Op, is_tensor
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constant_everywhere, tidy
 
 

@@ -9,8 +9,8 @@ from keras_sbp.handlers._common import at_least_one
 from keras_sbp.handlers.ops._shared import UNUSUAL_ARGUMENTS, anew
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op, Tensor
 from keras_sbp.program.units import Known, Needs, constants, tidy
 
 

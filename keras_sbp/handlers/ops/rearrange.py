@@ -12,8 +12,8 @@ from keras_sbp.handlers._common import at_least_one
 from keras_sbp.handlers.ops._shared import UNUSUAL_ARGUMENTS, reads_one_tensor
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, constant_everywhere, kept, tidy, union
 
 

@@ -12,8 +12,8 @@ from keras_sbp.handlers.ops._shared import UNUSUAL_ARGUMENTS, anew, axes_of
 from keras_sbp.handlers.ops.rearrange import Rearrange, View
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import register_handler
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op, Tensor
 from keras_sbp.program.units import Known, Needs
 
 _ALL = slice(None)

@@ -12,8 +12,8 @@ from keras_sbp.handlers.ops._shared import anew
 from keras_sbp.handlers.ops.rearrange import Rearrange, View
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 
 
 @register_handler(numpy_ops.ArraySplit, numpy_ops.Split)

@@ -20,8 +20,8 @@ from keras_sbp.handlers.ops._shared import (
 from keras_sbp.program.activations import on_constants
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
+from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.trace import Op
 from keras_sbp.program.units import Known, Needs, tidy
 
 
