@@ -57,6 +57,7 @@ random-graphs: $(VENV)/.has-dev
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.has-dev
 	$(BIN)/ruff check --fix .
@@ -70,7 +71,7 @@ docs-tables: $(VENV)/.has-dev
 	KERAS_BACKEND=tensorflow $(BIN)/python -m tools.supported_layers
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find keras_sbp tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
 
 # By their own metadata KerasHub and tf_keras would bring a second TensorFlow.

@@ -254,7 +254,7 @@ def config_of(operation: keras.Operation, cls: type, name: str) -> dict[str, Any
 _GIVEN = (keras.Initializer, keras.constraints.Constraint, keras.Regularizer)
 
 
-def _config(operation: keras.Operation, cls: type) -> dict[str, Any]:
+def _config(operation: keras.Operation, cls: Any) -> dict[str, Any]:
     is_default = cls.get_config is keras.layers.Layer.get_config
     if is_default and type(operation) is not cls:
         # It would describe the subclass, or nothing at all where that has a config of its own.
@@ -269,7 +269,7 @@ def _config(operation: keras.Operation, cls: type) -> dict[str, Any]:
         raise
 
 
-def _arguments_by_attribute(layer: keras.layers.Layer, cls: type) -> dict[str, Any]:
+def _arguments_by_attribute(layer: keras.layers.Layer, cls: Any) -> dict[str, Any]:
     """The constructor's arguments, read from attributes of the same names."""
     named, _ = _parameters(cls)
     settings = _settings_of_any_layer(layer, cls)
@@ -277,7 +277,7 @@ def _arguments_by_attribute(layer: keras.layers.Layer, cls: type) -> dict[str, A
     return settings | {name: getattr(layer, name) for name in missing}
 
 
-def _settings_of_any_layer(layer: keras.layers.Layer, cls: type) -> dict[str, Any]:
+def _settings_of_any_layer(layer: keras.layers.Layer, cls: Any) -> dict[str, Any]:
     """What every layer has, as far as the constructor takes it."""
     named, takes_more = _parameters(cls)
     settings = {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
@@ -286,7 +286,7 @@ def _settings_of_any_layer(layer: keras.layers.Layer, cls: type) -> dict[str, An
     return {name: value for name, value in settings.items() if takes_more or name in named}
 
 
-def _parameters(cls: type) -> tuple[list[str], bool]:
+def _parameters(cls: Any) -> tuple[list[str], bool]:
     """The names of a constructor's arguments, and whether it takes others, too."""
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -340,7 +340,7 @@ def leave_out_of_weight_decay(
     if getattr(optimizer, "weight_decay", None) is None:
         return False
     keys = {optimizer._var_key(variable) for variable in variables}
-    excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
+    excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
     optimizer._exclude_from_weight_decay = excluded | keys
     optimizer._exclude_from_weight_decay_cache = {}
     return True

@@ -121,7 +121,7 @@ def export(
 
 def _warn_of_constant(name: str, report: ExportReport) -> None:
     allowed = ANOTHER_RUNTIME["float32"] if report.quantization else report.tolerance
-    if report.variation is None or report.variation > allowed:
+    if report.variation is None or allowed is None or report.variation > allowed:
         return
     remedy = "Pass verify=examples, a batch of inputs as for predict()."
     if any(each.values == GIVEN for each in report.compared):

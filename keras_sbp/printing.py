@@ -58,9 +58,9 @@ class Printable(abc.ABC):
         if print_fn is None and keras.config.is_interactive_logging_enabled():
             self.print(Console(width=line_length, highlight=False))
             return
-        console = Console(file=io.StringIO(), width=line_length, highlight=False)
-        console.print(self)
-        (print_fn or logger.info)(console.file.getvalue())
+        text = io.StringIO()
+        Console(file=text, width=line_length, highlight=False).print(self)
+        (print_fn or logger.info)(text.getvalue())
 
 
 def _can_show_signs(console: Console) -> bool:

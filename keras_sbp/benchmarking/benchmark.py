@@ -95,9 +95,9 @@ class BenchmarkResult(Printable):
             "those of this machine"
         )
         cells = [_cells(row) for row in self.rows]
-        parts = [range(len(_HEADINGS))]
+        parts = [list(range(len(_HEADINGS)))]
         if width_of(_HEADINGS, cells) > options.max_width:
-            parts = [range(4), [0, *range(4, len(_HEADINGS))]]
+            parts = [list(range(4)), [0, *range(4, len(_HEADINGS))]]
         for columns in parts:
             headings, *lines = [[row[i] for i in columns] for row in (_HEADINGS, *cells)]
             yield table(headings, lines, options.max_width)

@@ -84,4 +84,5 @@ def measure_here() -> None:
 
 def _status(field: str) -> int:
     text = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", text)[1])
+    (kilobytes,) = re.findall(rf"{field}:\s+(\d+) kB", text)
+    return 1024 * int(kilobytes)

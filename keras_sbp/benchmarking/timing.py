@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,14 +59,18 @@ def take_turns(
     share = -(-rounds // _LOADS)
     calls, loads = [], []
     for i in range(_LOADS):
-        now = f"loading and running, {i + 1} of {_LOADS} times"
-        tell(i / _LOADS, now)
+        now = functools.partial(_tell_load, tell, i)
+        now(0.0)
         models, seconds = zip(*(_loaded(load) for load in loaders), strict=True)
         loads.append(seconds)
         for model in models:
             model.set_inputs(random_inputs(model.inputs, batch_size))
-        calls.append(_turns(models, share, lambda done, i=i, n=now: tell((i + done) / _LOADS, n)))
+        calls.append(_turns(models, share, now))
     return Timings(np.concatenate(calls), np.array(loads))
+
+
+def _tell_load(tell: Callable[[float, str], None], number: int, done: float) -> None:
+    tell((number + done) / _LOADS, f"loading and running, {number + 1} of {_LOADS} times")
 
 
 def random_inputs(inputs: Inputs, batch_size: int) -> dict[str, np.ndarray]:

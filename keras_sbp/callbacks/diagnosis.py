@@ -106,10 +106,14 @@ class Diagnosis:
         self._looked_ahead = True
         return out_of_reach(summary.gates, self._pace, self._past, self._epochs - self._past)
 
+    def _kl_has_risen(self, summary: EpochSummary) -> bool:
+        return self._start is not None and summary.kl > self._start.kl
+
     def _moved(self, summary: EpochSummary) -> float:
+        start = self._start or summary
         return max(
             float(np.max(np.abs(getattr(now.posterior, name) - getattr(then.posterior, name))))
-            for now, then in zip(summary.gates, self._start.gates, strict=True)
+            for now, then in zip(summary.gates, start.gates, strict=True)
             for name in ("mu", "log_sigma")
         )
 
@@ -129,7 +133,7 @@ class Diagnosis:
 
     def _remedy(self, summary: EpochSummary) -> str:
         """What would make units go, as far as it shows in how the gates have moved."""
-        if self._own_step and summary.kl > self._start.kl:
+        if self._own_step and self._kl_has_risen(summary):
             return (
                 f"The KL has risen, as if it were not in the loss. {self._own_step} has a "
                 f"train_step or compute_loss of its own: see that it adds it. {_ADD_LOSSES}"
@@ -169,7 +173,7 @@ class Diagnosis:
         """A step that is not Keras's, a loss without room for the KL, and gates that feel none."""
         if not self._own_step or loss is None or self._active_epochs < 2:
             return None
-        if loss >= summary.kl_loss or summary.kl <= self._start.kl:
+        if loss >= summary.kl_loss or not self._kl_has_risen(summary):
             return None
         return (
             f"The KL does not reach the loss: that is {loss:.3g}, less than the "

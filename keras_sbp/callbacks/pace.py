@@ -46,8 +46,8 @@ class Pace:
         self._steps_per_update = getattr(inner, "gradient_accumulation_steps", None) or 1
 
     def updates(self, epochs: int) -> int:
-        """Returns how often the weights are updated in so many epochs."""
-        return epochs * self.steps // self._steps_per_update
+        """Returns how often the weights are updated in so many epochs; 0 if that is unknown."""
+        return epochs * (self.steps or 0) // self._steps_per_update
 
     def reach(self, epochs: int) -> float:
         """Returns the sum of the learning rates of the epochs to come."""

@@ -271,7 +271,7 @@ def _check_gates(options: argparse.Namespace, model: keras.Model) -> None:
         )
 
 
-def _budget_of(options: argparse.Namespace) -> dict[str, float]:
+def _budget_of(options: argparse.Namespace) -> dict[str, Any]:
     text = options.budget
     if text is None:
         return {}

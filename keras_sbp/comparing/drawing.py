@@ -191,12 +191,12 @@ def first_that_runs(trials: Iterable[Batch], run: Callable[[Batch], Any]) -> tup
     raise DoesNotRunError(_said(tried)) from last
 
 
-def is_lacking(error: BaseException) -> bool:
+def is_lacking(error: BaseException | None) -> bool:
     """Tells whether an error says that the backend lacks an operation on this machine.
 
     Which operations TensorFlow has depends on the processor.
     """
-    return re.search(_LACKING, str(error)) is not None
+    return error is not None and re.search(_LACKING, str(error)) is not None
 
 
 _LACKING = (

@@ -43,6 +43,7 @@ def _tensorflow() -> Iterator[None]:
 def _torch() -> Iterator[None]:
     from torch import backends
 
+    exact: str | bool
     if hasattr(backends.cuda.matmul, "fp32_precision"):
         name, exact = "fp32_precision", "ieee"
         places: list[Any] = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]

@@ -10,6 +10,7 @@ from keras_sbp.insertion.gates import Gate, axis_of
 from keras_sbp.program import Op
 from keras_sbp.program.facts import linear_map
 from keras_sbp.program.handler import OPAQUE, kind
+from keras_sbp.program.linear_map import LinearMap
 from keras_sbp.program.removal import Outcome, Site, Trials
 
 # The second moments of so many features take half a gigabyte.
@@ -22,11 +23,13 @@ class Reader:
 
     Attributes:
         op: its only call.
+        linear: how it reads them.
         unit_of: for each input feature the unit that it vanishes with, -1 for none; shape (F,).
             A convolution has its features at each kernel position anew, position by position.
     """
 
     op: Op
+    linear: LinearMap
     unit_of: np.ndarray
 
 
@@ -62,10 +65,12 @@ def find_readers(trials: Trials, gate: Gate) -> Readers:
     outcomes = [outcome for pair in tried for outcome in pair if outcome is not None]
     reached = {op for each in outcomes for (op, _), known in each.known.items() if known}
     for op in sorted(reached.difference(calls), key=trials.order.__getitem__):
-        reason = _why_not(trials, op)
-        unit_of = _unit_of(tried, op) if reason is None else None
-        if unit_of is not None and (unit_of >= 0).any():
-            readers.linear.append(Reader(op, unit_of))
+        is_opaque = trials.handlers[op] is OPAQUE
+        linear = None if is_opaque else linear_map(op)
+        reason = "it is opaque" if is_opaque else _why_not(op, linear)
+        reader = _reader(tried, op, linear) if linear is not None and reason is None else None
+        if reader is not None and (reader.unit_of >= 0).any():
+            readers.linear.append(reader)
         elif not _passes(trials, outcomes, op):
             readers.skipped[op] = reason or "it reads the units along another axis"
     return readers
@@ -89,10 +94,7 @@ def _trial(trials: Trials, calls: list[Op], units: np.ndarray) -> Outcome | None
     return trials.remove(sites, among=())
 
 
-def _why_not(trials: Trials, op: Op) -> str | None:
-    if trials.handlers[op] is OPAQUE:
-        return "it is opaque"
-    linear = linear_map(op)
+def _why_not(op: Op, linear: LinearMap | None) -> str | None:
     if linear is None:
         return f"{kind(op)} is no Dense layer, nor a convolution without groups"
     if op.shared:
@@ -103,9 +105,8 @@ def _why_not(trials: Trials, op: Op) -> str | None:
     return None
 
 
-def _unit_of(tried: list[list[Outcome | None]], op: Op) -> np.ndarray:
+def _reader(tried: list[list[Outcome | None]], op: Op, linear: LinearMap) -> Reader:
     """A feature's unit is known where every digit is: one half frees it, and the other does not."""
-    linear = linear_map(op)
     axis, kernel = linear.feature_axis, linear.kernel
     size = kernel.shape[-2]
     unit_of, known = np.zeros(size, int), np.ones(size, bool)
@@ -113,7 +114,8 @@ def _unit_of(tried: list[list[Outcome | None]], op: Op) -> np.ndarray:
         zero, one = (_constant(outcome, op, axis, size) for outcome in pair)
         known &= zero ^ one
         unit_of += one.astype(int) << digit
-    return np.tile(np.where(known, unit_of, -1), int(np.prod(kernel.shape[:-2])))
+    unit_of = np.tile(np.where(known, unit_of, -1), int(np.prod(kernel.shape[:-2])))
+    return Reader(op, linear, unit_of)
 
 
 def _constant(outcome: Outcome | None, op: Op, axis: int, size: int) -> np.ndarray:

@@ -13,9 +13,9 @@ import numpy as np
 from keras_sbp.comparing.examples import arrays_of
 from keras_sbp.evidence.linear_readers import Reader
 from keras_sbp.insertion.gates import Gate, gates_of, with_decisions
-from keras_sbp.program import Op, Program
+from keras_sbp.program import Program
 from keras_sbp.program.domains import slots_of
-from keras_sbp.program.facts import linear_map
+from keras_sbp.program.linear_map import LinearMap
 from keras_sbp.program.run import run
 from keras_sbp.rules.least_squares import Moments
 
@@ -101,10 +101,9 @@ class Meter:
                 wanted = _values(aimed_at, batch, readers, targets.weights)
             for place, (reader, result) in enumerate(zip(readers, results, strict=True)):
                 rng = np.random.default_rng([self._seed, number, place])
-                which, checked = self._rows(reader.op, features[place].shape, rng)
-                x = _with_bias(reader.op, linear_map(reader.op).take_rows(features[place], which))
-                y = _with_bias(reader.op, linear_map(reader.op).take_rows(wanted[place], which))
-                y = y @ result.weights
+                which, checked = self._rows(reader.linear, features[place].shape, rng)
+                x = _with_bias(reader.linear, features[place], which)
+                y = _with_bias(reader.linear, wanted[place], which) @ result.weights
                 result.fit.add(x[~checked], y[~checked])
                 result.check.add(x[checked], y[checked])
         return results
@@ -114,10 +113,10 @@ class Meter:
             yield [part[start : start + BATCH_SIZE] for part in self._data]
 
     def _rows(
-        self, op: Op, shape: tuple[int, ...], rng: np.random.Generator
+        self, linear: LinearMap, shape: tuple[int, ...], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of rows, and which of them are of examples to check on."""
-        rows = linear_map(op).count_rows(shape)
+        rows = linear.count_rows(shape)
         limit = max(1, MOST_ROWS * shape[0] // self._examples)
         which = np.arange(rows)
         if rows > limit:
@@ -155,8 +154,8 @@ def _values(
 
 
 def _empty(reader: Reader) -> Measured:
-    linear = linear_map(reader.op)
-    weights, unit_of = linear.matrix, reader.unit_of
+    linear, unit_of = reader.linear, reader.unit_of
+    weights = linear.matrix
     if linear.bias is not None:
         bias = keras.ops.convert_to_numpy(linear.bias).astype(np.float64)
         weights = np.concatenate([weights, bias.reshape(1, -1)])
@@ -165,8 +164,9 @@ def _empty(reader: Reader) -> Measured:
     return Measured(fit, check, weights)
 
 
-def _with_bias(op: Op, rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
-    if linear_map(op).bias is None:
+def _with_bias(linear: LinearMap, x: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Some rows of a layer's input, with a feature of ones for the bias that it has."""
+    rows = linear.take_rows(x, which).astype(np.float64)
+    if linear.bias is None:
         return rows
     return np.concatenate([rows, np.ones((len(rows), 1))], axis=1)

@@ -73,7 +73,9 @@ class ProgramNetwork(Network):
         self, data: Any, wanted: Mapping[UnitGroup, int] | None, **options: Any
     ) -> dict[UnitGroup, Selection | None]:
         """Returns each group's units in the order in which its readers want them."""
-        by_gate = wanted and {self._gates[group]: count for group, count in wanted.items()}
+        by_gate = None
+        if wanted is not None:
+            by_gate = {self._gates[group]: count for group, count in wanted.items()}
         gates = list(self._gates.values())
         found = select_units(self._trials, gates, data, by_gate, **options)
         return {group: found[gate] for group, gate in self._gates.items()}
@@ -140,7 +142,9 @@ def _kernels(group: CoupledUnits, producers: list[Op]) -> dict[int, np.ndarray]:
     found = {}
     for spot in group.sources:
         op = group.makers.get(spot)
-        rows = kernel_rows(op, spot.axis) if op in producers else None
+        if op is None or op not in producers:
+            continue
+        rows = kernel_rows(op, spot.axis)
         if rows is not None:
             found[id(op.operation)] = rows
     return found

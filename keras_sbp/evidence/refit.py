@@ -12,7 +12,7 @@ from keras_sbp.evidence.linear_readers import Reader, find_readers
 from keras_sbp.evidence.moments import Measured, Meter, State, Weights
 from keras_sbp.insertion.gates import Gate
 from keras_sbp.program import Op
-from keras_sbp.program.facts import linear_map
+from keras_sbp.program.linear_map import LinearMap
 from keras_sbp.program.removal import Trials
 from keras_sbp.rules.least_squares import Selection, refit, select
 
@@ -49,19 +49,21 @@ def reweight(trials: Trials, decisions: Mapping[Gate, np.ndarray], data: Any) ->
     state = State(dict(decisions))
     for reader, removed in _affected(trials, decisions):
         [measured] = meter.measure([reader], state, original)
-        state = replace(state, weights=state.weights + new_weights(reader.op, measured, removed))
+        state = replace(
+            state, weights=state.weights + new_weights(reader.linear, measured, removed)
+        )
     return state.weights
 
 
-def new_weights(op: Op, measured: Measured, removed: np.ndarray) -> Weights:
+def new_weights(linear: LinearMap, measured: Measured, removed: np.ndarray) -> Weights:
     """Returns new values for a layer's kernel and bias; nothing where the old ones are better.
 
     Args:
-        op: the layer's call.
+        linear: the layer.
         measured: its moments, with the features of the pruned network.
         removed: the kernel's rows whose weights must stay, a boolean array.
     """
-    linear, old = linear_map(op), measured.weights
+    old = measured.weights
     free = np.ones(len(old), bool)
     free[: len(removed)] = ~removed
     fits = [refit(measured.fit, free, towards=old, ridge=ridge) for ridge in RIDGES]
@@ -142,6 +144,6 @@ def select_units(
             continue
         for reader in readers:
             [measured] = meter.measure([reader], pruned, targets)
-            weights = new_weights(reader.op, measured, removed_rows(reader, keep))
+            weights = new_weights(reader.linear, measured, removed_rows(reader, keep))
             pruned = replace(pruned, weights=pruned.weights + weights)
     return results

@@ -123,7 +123,7 @@ class _ByThread(io.TextIOBase):
         return True
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]  # in `io` it is a property too
         return getattr(self._here(), "encoding", None) or "utf-8"
 
 

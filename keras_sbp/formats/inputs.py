@@ -131,7 +131,9 @@ def random_examples(model: keras.Model, specs: Any) -> Examples:
     except DoesNotRunError as error:
         raise _does_not_run(model.name, error) from error
     count = -(-_RANDOM // first.examples)
-    drawn = [first, *(first.again(seed=seed) for seed in range(1, count))]
+    drawn = [first]
+    if first.again is not None:
+        drawn += [first.again(seed=seed) for seed in range(1, count)]
     values = {spec.name: each.values for spec, each in zip(flat, first.inputs, strict=True)}
     return Examples([_named(flat, batch.arrays) for batch in drawn], values)
 

@@ -76,10 +76,11 @@ class _Rewriting:
         if len(readers) != 1 or not any(p is not None and self._is(p, "CAST") for p in producers):
             return False
         target = readers[0].outputs[0]
-        sources = [
+        found = [
             self._source(int(i), p, target, op) for i, p in zip(op.inputs, producers, strict=True)
         ]
-        if None in sources:
+        sources = [source for source in found if source is not None]
+        if len(sources) < len(found):
             self._forget([op])
             return False
         op.inputs = [self._quantize(source, target, op) for source in sources]

@@ -96,7 +96,7 @@ class _Session:
 def _dtype(said: str) -> np.dtype:
     """The dtype for "tensor(float)" and the like."""
     name = said.removeprefix("tensor(").removesuffix(")")
-    return np.dtype({"float": "float32", "double": "float64", "string": object}.get(name, name))
+    return np.dtype({"float": "float32", "double": "float64", "string": "object"}.get(name, name))
 
 
 @functools.cache

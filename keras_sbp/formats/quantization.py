@@ -90,7 +90,7 @@ def converter_options(quantization: Quantizing | None) -> dict[str, Any]:
         options["target_spec"]["supported_types"] = [tf.float16]
     if how.integer:
         options["representative_dataset"] = lambda: iter(quantization.batches)
-    if quantization.integer_io:
+    if how.integer and quantization.integer_io:
         options["inference_input_type"] = getattr(tf, how.integer)
         options["inference_output_type"] = getattr(tf, how.integer)
     return options

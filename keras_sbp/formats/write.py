@@ -99,7 +99,7 @@ def write(
         None if given is None else given_examples(model, specs, given, argument)
         for given, argument in ((calibration_data, "calibration_data"), (examples, "verify"))
     )
-    quantizing = how and Quantizing(how, target.integer_io, data.batches if data else ())
+    quantizing = Quantizing(how, target.integer_io, data.batches if data else ()) if how else None
     with staged(target.path) as written:
         # Keras insists on the suffix in lower case.
         raw = written.with_suffix(form.suffix) if form.suffix else written

@@ -11,12 +11,12 @@ import keras
 from keras_sbp._keras import nn_ops
 from keras_sbp.program import Analysis, Op, Program, Tensor
 from keras_sbp.program.builder import Builder
-from keras_sbp.program.handler import OPAQUE, Opaque, find_handler
+from keras_sbp.program.handler import OPAQUE, LayerHandler, Opaque, find_handler
 from keras_sbp.program.program import Cast, Scale, reading
 from keras_sbp.program.rebuild import rebuild
 from keras_sbp.program.removal import Site
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Needs
+from keras_sbp.program.units import Needs, only
 
 # Casts and marks are not Keras's own operations; of attention it mistakes the width of the result.
 WITHOUT_TRUE_COPY = (Cast, Scale, nn_ops.DotProductAttention)
@@ -39,14 +39,14 @@ class CallGate(Opaque):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The gate on the copied tensor."""
-        return [build.slim(op.outputs[0], op.operation(inputs[0].tensor))]
+        return [build.slim(op.outputs[0], op.operation(only(inputs).tensor))]
 
 
 def _copy_everything(
     program: Program, gates: Mapping[keras.layers.Layer, Sequence[Site]]
 ) -> Analysis:
     """Knows nothing and needs everything: what is rebuilt from this analysis is a copy."""
-    handlers = dict.fromkeys(program.ops, OPAQUE)
+    handlers: dict[Op, LayerHandler] = dict.fromkeys(program.ops, OPAQUE)
     for op in program.ops:
         if isinstance(op.operation, WITHOUT_TRUE_COPY):
             handlers[op] = find_handler(op)[0]

@@ -136,16 +136,15 @@ def insert_sbp(
     placements = _selected(plan, wanted, unwanted)
     if not placements:
         _refuse_empty(program, plan, gate)
-    if kl_weight == "macs":
+    if isinstance(kl_weight, str):
         weights = weights_by_macs(placements, trials)
     else:
         weights = [kl_weight] * len(placements)
     gates = _make_gates(program, placements, weights, {"num_samples": num_samples} | gate_options)
     placed = dict(zip(gates, placements, strict=True))
     gated = gated_copy(program, {gate: each.sites for gate, each in placed.items()})
-    placed = existing_gates(trials) | placed
     plan.refusals += _not_asked_for(program, gate, attention)
-    report = report_on(trials, placed, plan)
+    report = report_on(trials, existing_gates(trials) | placed, plan)
     remember(gated, report)
     _tell(report, verbose)
     return gated

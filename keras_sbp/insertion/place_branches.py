@@ -9,7 +9,7 @@ from keras_sbp.insertion.gates import Gate
 from keras_sbp.insertion.plan import Placement, Plan, Refusal
 from keras_sbp.program import Op, Tensor, macs
 from keras_sbp.program.removal import Edge, Site, Trials
-from keras_sbp.program.units import constant_everywhere, wholly_constant
+from keras_sbp.program.units import Known, constant_everywhere, wholly_constant
 
 
 def place_branch_gates(trials: Trials) -> Plan:
@@ -77,7 +77,7 @@ def _branches(op: Op, trials: Trials, makers: Mapping[Tensor, Op]) -> list[int]:
 
 def _vanishes(op: Op, number: int, trials: Trials) -> bool:
     """Tells whether an operand that is 0 leaves the others, and is needed no more."""
-    known = [{} for _ in op.inputs]
+    known: list[Known] = [{} for _ in op.inputs]
     known[number] = constant_everywhere(0.0, op.inputs[number].shape)
     handler = trials.handlers[op]
     if any(wholly_constant(each) is not None for each in handler.values(op, known)):

@@ -18,7 +18,7 @@ from keras_sbp.program.coupling import CoupledUnits, Spot, coupled_units, makes_
 from keras_sbp.program.facts import unit_axes
 from keras_sbp.program.handler import kind
 from keras_sbp.program.removal import UNIT, Site, Trials
-from keras_sbp.program.units import kept
+from keras_sbp.program.units import Needs, kept
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _place(
 ) -> Placement:
     search = SiteSearch(group, trials)
     sites = search.find(tie_residual=wishes.tie_residual)
-    spots = [Spot(site.tensor, site.axis) for site in sites]
+    spots = [Spot(site.tensor, site.axis) for site in sites if site.axis is not None]
     behind = {group.makers[source] for spot in spots for source in search.origins[spot]}
     chosen = [op for op in producers if op in behind] or list(producers)
     if wishes.placement == "layer" and group_kind == "units":
@@ -178,7 +178,7 @@ def _refuse_hopeless(trials: Trials, group: CoupledUnits) -> None:
             raise CannotGateError("its units are coupled to an input of the model")
         if spot.tensor in trials.program.outputs:
             raise CannotGateError("its units are an output of the model")
-        if op in trials.opaque:
+        if op is not None and op in trials.opaque:
             raise CannotGateError(f"'{op.name}' is opaque: {trials.opaque[op]}")
     for spot in group.sources:
         op = group.makers[spot]
@@ -197,7 +197,9 @@ def _needs_itself(spot: Spot, op: Op, trials: Trials) -> bool:
     """Tells whether an op computes a unit although no reader needs it."""
     keep = np.ones(spot.size, bool)
     keep[UNIT] = False
-    needed = [{spot.axis: keep} if tensor is spot.tensor else None for tensor in op.outputs]
+    needed: list[Needs | None] = [
+        {spot.axis: keep} if tensor is spot.tensor else None for tensor in op.outputs
+    ]
     units = ask_computes(trials.handlers[op], op, needed)[op.outputs.index(spot.tensor)]
     return units is not None and bool(kept(units, spot.axis, spot.size)[UNIT])
 

@@ -33,7 +33,7 @@ class Placement:
     def units(self) -> int:
         """How many units the gate has."""
         site = self.sites[0]
-        return 1 if site.axis is None else site.tensor.shape[site.axis]
+        return 1 if site.axis is None else site.tensor.size(site.axis)
 
 
 @dataclass(frozen=True)

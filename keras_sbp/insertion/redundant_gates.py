@@ -45,9 +45,10 @@ def _removing_the_same(
     met = {other: _met(other, seen) for other in others if other is not placement}
     met = {other: sites for other, sites in met.items() if sites}
     sites = [site for each in met.values() for site in each]
+    sources = placement.group.sources if placement.group is not None else []
     ops = [op for each in [placement, *met] for op in each.ops]
     outcome = trials.remove(sites, ops)
-    if sites and all(outcome.frees(source) for source in placement.group.sources):
+    if sites and sources and all(outcome.frees(source) for source in sources):
         return list(met)
     return []
 
@@ -56,7 +57,8 @@ def _met(other: Placement, seen: Mapping[Tensor, Known]) -> list[Site]:
     """The sites of a gate at which units are known to be 0, and these units."""
     sites = []
     for site in other.sites:
-        constant = seen.get(site.tensor, {}).get(site.axis)
+        known = seen.get(site.tensor, {})
+        constant = None if site.axis is None else known.get(site.axis)
         if constant is not None:
             sites.append(replace(site, removed=tuple(np.flatnonzero(constant == 0))))
     return sites

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class SiteSearch:
         clean: dict[Spot, bool] = {}
         for spot, handed_on in self._group.spots.items():
             op = self._group.makers.get(spot)
-            if not handed_on or macs(op) > 0 or len(op.inputs) > 1:
+            if op is None or not handed_on or macs(op) > 0 or len(op.inputs) > 1:
                 clean[spot] = True
             else:
                 same_shape = op.inputs[0].shape == spot.tensor.shape
@@ -147,14 +147,14 @@ class SiteSearch:
             if after.tensor in op.outputs
         )
 
-    def _outcome(self, sites: Sequence[Site], zeros: bool) -> Outcome:
+    def _outcome(self, sites: Iterable[Site], zeros: bool) -> Outcome:
         return self._trials.remove(list(sites), self.ops, zeros=zeros)
 
-    def _freed(self, sites: Sequence[Site], zeros: bool) -> set[Spot]:
+    def _freed(self, sites: Iterable[Site], zeros: bool) -> set[Spot]:
         outcome = self._outcome(sites, zeros)
         return {source for source in self._group.sources if outcome.frees(source)}
 
-    def _frees_all(self, sites: Sequence[Site], zeros: bool) -> bool:
+    def _frees_all(self, sites: Iterable[Site], zeros: bool) -> bool:
         return len(self._freed(sites, zeros)) == len(self._group.sources)
 
     # Reasons --------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def _parameters(cls: type) -> set[str]:
     found: set[str] = set()
     for base in cls.__mro__:
         if "__init__" in vars(base):
-            found |= set(inspect.signature(base.__init__).parameters)
+            found |= set(inspect.signature(vars(base)["__init__"]).parameters)
     return found
 
 

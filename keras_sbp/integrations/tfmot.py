@@ -54,7 +54,7 @@ def quantize_model(model: Any) -> Any:
 @functools.cache
 def _without_weights() -> type:
     """Returns the tfmot configuration for layers that have nothing to quantise but their output."""
-    keras = import_tfmot().quantization.keras
+    keras: Any = import_tfmot().quantization.keras
 
     class WithoutWeights(keras.QuantizeConfig):
         """What comes out gets a range of its own, or keeps that of what goes in.

@@ -125,10 +125,10 @@ class KLWeighting:
         if steps == self._last_length:
             return
         self._last_length = steps
-        counted = _to_float(self._counted)
+        length, counted = float(steps), _to_float(self._counted)
         if not _to_float(self._steps) and counted:
-            steps = min(steps, counted)
-        self._steps.assign(float(steps))
+            length = min(length, counted)
+        self._steps.assign(length)
 
     def end_fit(self) -> None:
         """Takes back what a callback said, for the next data may be others.

@@ -9,7 +9,7 @@ to know.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -33,12 +33,14 @@ class StoredPosterior:
     """Creates, reads, writes, saves and loads the weights of one gate.
 
     Args:
-        layer: The gate, with `units` and its constructor arguments set.
+        layer: The gate, with its constructor arguments set.
+        units: How many it has.
         dtype: Dtype of the gate's arithmetic.
     """
 
-    def __init__(self, layer: keras.layers.Layer, dtype: str) -> None:
+    def __init__(self, layer: keras.layers.Layer, units: int, dtype: str) -> None:
         self._layer = layer
+        self.units = units
         self._dtype = dtype
         mu_range = (layer.log_low, layer.log_high + _MU_ABOVE_LOG_HIGH)
         self.mu = self._add_weight("mu", layer.mu_initializer, mu_range)
@@ -48,7 +50,7 @@ class StoredPosterior:
         # 1 for units that are there, 0 for those removed for good. A float, as every backend and
         # every distribution strategy takes it.
         self.alive = layer.add_weight(
-            shape=(layer.units,),
+            shape=(self.units,),
             initializer="ones",
             dtype=dtype,
             trainable=False,
@@ -61,7 +63,7 @@ class StoredPosterior:
         multiplier = self._layer.learning_rate_multiplier
         low, high = value_range
         return self._layer.add_weight(
-            shape=(self._layer.units,),
+            shape=(self.units,),
             initializer=raw_initializer(initializer, multiplier),
             dtype=self._dtype,
             autocast=False,
@@ -122,10 +124,10 @@ class StoredPosterior:
     def _check(self, name: str, values: Any) -> np.ndarray:
         layer = self._layer
         values = np.asarray(values, dtype="float64")
-        if values.shape not in ((), (layer.units,)):
+        if values.shape not in ((), (self.units,)):
             raise ValueError(
-                f"SBPLayer '{layer.name}' has {layer.units} units. Expected `{name}` to be a "
-                f"number or of shape ({layer.units},). Received: shape {values.shape}."
+                f"SBPLayer '{layer.name}' has {self.units} units. Expected `{name}` to be a "
+                f"number or of shape ({self.units},). Received: shape {values.shape}."
             )
         bad = int(np.sum(~np.isfinite(values)))
         if bad:
@@ -133,7 +135,7 @@ class StoredPosterior:
                 f"SBPLayer '{layer.name}' cannot take a posterior with NaN or Inf. Expected finite "
                 f"`{name}`. Received: {bad} of {values.size} values that are not finite."
             )
-        return np.broadcast_to(values, (layer.units,))
+        return np.broadcast_to(values, (self.units,))
 
     def save(self, store: Any) -> None:
         """Puts raw weights, the multiplier behind them, `alive` and the seed state into `store`."""
@@ -160,13 +162,13 @@ class StoredPosterior:
                 "Load the file into the architecture that wrote it."
             )
         raw = {name: np.asarray(store[name]) for name in _PARAMETERS}
-        alive = np.asarray(store[_ALIVE]) if _ALIVE in found else np.ones(layer.units)
+        alive = np.asarray(store[_ALIVE]) if _ALIVE in found else np.ones(self.units)
         seed_state = np.asarray(store[_SEED]) if _SEED in found else None
         for name, values in {**raw, _ALIVE: alive}.items():
-            if values.shape != (layer.units,):
+            if values.shape != (self.units,):
                 raise ValueError(
-                    f"SBPLayer '{layer.name}' has {layer.units} units. Expected `{name}` of shape "
-                    f"({layer.units},) in the file. Received: shape {values.shape}. "
+                    f"SBPLayer '{layer.name}' has {self.units} units. Expected `{name}` of shape "
+                    f"({self.units},) in the file. Received: shape {values.shape}. "
                     "Load the file into the architecture that wrote it."
                 )
         if seed_state is not None and seed_state.shape != (2,):
@@ -225,7 +227,7 @@ def from_raw(raw: Any, multiplier: float) -> Any:
 def raw_initializer(initializer: Callable, multiplier: float) -> Callable:
     """Returns an initializer of raw weights from one of values."""
 
-    def initialize(shape, dtype=None):
+    def initialize(shape: Sequence[int], dtype: Any = None) -> Any:
         return initializer(shape, dtype=dtype) / multiplier
 
     return initialize

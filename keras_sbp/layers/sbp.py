@@ -113,7 +113,6 @@ class SBPLayer(keras.layers.Layer):
         self.log_sigma_initializer = value_initializer(log_sigma_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.units: int | None = None
         self.supports_masking = True
         # Created here, so that callbacks can write before a lazy model is built.
         self.kl_weighting = KLWeighting(self, self._gate_dtype)
@@ -129,6 +128,11 @@ class SBPLayer(keras.layers.Layer):
         return self.kl_weighting.used
 
     @property
+    def units(self) -> int:
+        """The number of units. It is asked of a built layer; of others it is a ValueError."""
+        return self._require_built().units
+
+    @property
     def posterior(self) -> TruncatedLogNormal:
         """The posterior of the units, in NumPy float64.
 
@@ -139,10 +143,10 @@ class SBPLayer(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the weights for the units that `input_shape` has along the axis."""
-        self.units = count_units(self.axis, input_shape, self.name)
+        units = count_units(self.axis, input_shape, self.name)
         if self.axis is not None:
-            self.input_spec = keras.layers.InputSpec(axes={self.axis: self.units})
-        self._stored = StoredPosterior(self, self._gate_dtype)
+            self.input_spec = keras.layers.InputSpec(axes={self.axis: units})
+        self._stored = StoredPosterior(self, units, self._gate_dtype)
         self.mu, self.log_sigma = self._stored.mu, self._stored.log_sigma
         self.built = True
 

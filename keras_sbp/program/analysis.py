@@ -71,7 +71,7 @@ def _backward(
     """
     floors: dict[int, _Floor] = {}
     while True:
-        needed: dict[Tensor, Needs] = {tensor: {} for tensor in program.outputs}
+        needed: dict[Tensor, Needs | None] = {tensor: {} for tensor in program.outputs}
         edges: dict[tuple[Op, int], Needs] = {}
         grown: dict[int, _Floor] = {}
         for op in reversed(program.ops):
@@ -92,9 +92,8 @@ def _backward(
                 if needs is not None:
                     edges[op, i] = needs
                     needed[tensor] = union([needed.get(tensor), needs])
-        needed = {tensor: needs for tensor, needs in needed.items() if needs is not None}
         if all(key in floors and floors[key].same(floor) for key, floor in grown.items()):
-            return needed, edges
+            return {tensor: needs for tensor, needs in needed.items() if needs is not None}, edges
         floors = grown
 
 

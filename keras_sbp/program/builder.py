@@ -29,7 +29,7 @@ class Builder:
 
     def __init__(self, known: dict[Tensor, Known], edges: dict[tuple[Op, int], Needs]) -> None:
         self.new_layers: dict[int, Any] = {}  # id of the original operation → its new one
-        self.anchor: keras.KerasTensor | None = None  # an input: its number of examples
+        self.anchor: Any = None  # an input that is no text: its number of examples
         self._known = known
         self._edges = edges
         self._names: set[str] = set()
@@ -133,7 +133,7 @@ class Builder:
         """Restricts an op's input to exactly what the op needs of it."""
         needs = self.edge(op, index)
         for axis in slim.carried.keys() | needs.keys():
-            keep = kept(needs, axis, slim.source.shape[axis])
+            keep = kept(needs, axis, slim.source.size(axis))
             slim = self.take(slim, axis, keep)
         return slim
 
@@ -143,7 +143,7 @@ class Builder:
         Args:
             macs_per_unit: multiply-accumulates per example that the op spends on one unit.
         """
-        keep = kept(self.edge(op, 0), axis, slim.source.shape[axis])
+        keep = kept(self.edge(op, 0), axis, slim.source.size(axis))
         extra = slim.carries(axis) & ~keep
         positions = math.prod(
             slim.carries(a).sum() if n is not None else 1

@@ -69,14 +69,14 @@ def why_computed(tensor: Tensor, ops: list[Op], analysis: Analysis) -> str:
         return "sizes are unknown"
     if "float" not in tensor.dtype or any(t.masked for op in ops for t in op.outputs):
         return "it is no plain tensor of real numbers"
-    if math.prod(tensor.shape[1:]) > sum(macs(op) for op in ops):
+    if math.prod(map(tensor.size, range(1, tensor.rank))) > sum(macs(op) for op in ops):
         return "it has more numbers than it costs multiply-accumulates"
     return ""
 
 
 def _read_by_others(program: Program, analysis: Analysis, constant: set[Tensor]) -> list[Tensor]:
     """Constants that are no known numbers, and needed by what is not constant, in order."""
-    found = {}
+    found: dict[Tensor, None] = {}
     for op in program.ops:
         if isinstance(op.operation, Constant) or all(t in constant for t in op.outputs):
             continue
@@ -112,7 +112,10 @@ def _evaluated(tensor: Tensor, ops: Iterable[Op], analysis: Analysis) -> Constan
 def _filled(tensor: Tensor, known: Known) -> keras.KerasTensor:
     """One example of a tensor that is constant along an axis."""
     axis = wholly_constant(known)
+    if axis is None:
+        raise ValueError("The tensor is not constant along any axis.")
     shape = [1] * tensor.rank
     shape[axis] = -1
-    value = np.broadcast_to(known[axis].reshape(shape), (1, *tensor.shape[1:]))
+    sizes = [tensor.size(a) for a in range(1, tensor.rank)]
+    value = np.broadcast_to(known[axis].reshape(shape), (1, *sizes))
     return keras.ops.cast(keras.ops.convert_to_tensor(np.array(value)), tensor.dtype)

@@ -15,7 +15,7 @@ import numpy as np
 from keras_sbp.program.checks import ask_needs
 from keras_sbp.program.handler import LayerHandler
 from keras_sbp.program.program import Op, Program, Tensor
-from keras_sbp.program.units import Needs
+from keras_sbp.program.units import Known, Needs
 
 PROBES = 3  # units per axis that are tried; one could match by accident
 
@@ -28,9 +28,9 @@ class Spot:
     axis: int
 
     @property
-    def size(self) -> int | None:
-        """The number of units; None if it is unknown."""
-        return self.tensor.shape[self.axis]
+    def size(self) -> int:
+        """The number of units."""
+        return self.tensor.size(self.axis)
 
 
 @dataclass(eq=False)
@@ -106,8 +106,6 @@ def makes_several_of_one(op: Op, handler: LayerHandler, spot: Spot) -> bool:
 
     A depthwise convolution with a multiplier does so: its units can only go block by block.
     """
-    if spot.size is None:
-        return False
 
     def fits(unit: int) -> bool:
         needed: list[Needs | None] = [None] * len(op.outputs)
@@ -138,7 +136,7 @@ def _contracted(op: Op, handler: LayerHandler) -> Iterator[tuple[Spot, Spot]]:
 
     A query and a key are such: the products of their units are summed.
     """
-    if len(set(op.inputs)) < 2 or getattr(op.operation, "weights", ()):
+    if len(set(op.inputs)) < 2 or len(getattr(op.operation, "weights", ())):
         return
     whole: list[Needs | None] = [{} for _ in op.outputs]
     for i, tensor in enumerate(op.inputs):
@@ -146,7 +144,7 @@ def _contracted(op: Op, handler: LayerHandler) -> Iterator[tuple[Spot, Spot]]:
             others = None
             for probe in range(PROBES):
                 unit = _one_hot(spot.size, probe)
-                known = [{} for _ in op.inputs]
+                known: list[Known] = [{} for _ in op.inputs]
                 known[i] = {spot.axis: np.where(unit, 0.0, np.nan)}
                 found = _lacking(op, ask_needs(handler, op, whole, known), i, ~unit)
                 others = found if others is None else others & found

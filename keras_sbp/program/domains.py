@@ -103,8 +103,9 @@ def _table_sizes(op: Op, read: Tensor) -> Iterator[int]:
         inside = sublayers(operation) if "int" in read.dtype else []
         for layer in (operation, *inside):
             for cls, size in _TABLES.items():
-                if isinstance(layer, cls) and size(layer) is not None:
-                    yield size(layer)
+                entries = size(layer) if isinstance(layer, cls) else None
+                if entries is not None:
+                    yield entries
     elif isinstance(operation, nn_ops.OneHot):
         yield operation.num_classes
     elif isinstance(operation, numpy_ops.Take | numpy_ops.TakeAlongAxis):

@@ -42,11 +42,8 @@ class Equation:
         for term, shape in zip((*self.operands, self.output), (*shapes, output), strict=True):
             for letter, size in zip(term, shape, strict=True):
                 found.setdefault(letter, set()).add(size)
-        return {
-            letter: next(iter(sizes))
-            for letter, sizes in found.items()
-            if len(sizes) == 1 and None not in sizes
-        }
+        alone = {letter: next(iter(sizes)) for letter, sizes in found.items() if len(sizes) == 1}
+        return {letter: size for letter, size in alone.items() if size is not None}
 
     def multiplications(self, shapes: Iterable[Shape], output: Shape) -> int:
         """Returns the products that are summed for one example; unknown sizes count as 1."""

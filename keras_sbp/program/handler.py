@@ -226,7 +226,7 @@ class Opaque(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same operation with the same weights."""
-        return build.repeat(op, [build.settle(slim) for slim in inputs])
+        return build.repeat(op, [build.settle(slim) for slim in inputs if slim is not None])
 
 
 OPAQUE = Opaque()

@@ -22,6 +22,21 @@ class Tensor:
         """The number of axes, batch included."""
         return len(self.shape)
 
+    def size(self, axis: int) -> int:
+        """Returns the number of units along an axis.
+
+        Raises:
+            ValueError: The size of the axis is unknown.
+        """
+        size = self.shape[axis]
+        if size is None:
+            raise ValueError(
+                f"Axis {axis} of a tensor of shape {self.shape} has no known size, and so no "
+                "units that could be told apart. Expected an axis whose size is fixed in the "
+                "model's Input."
+            )
+        return size
+
 
 @dataclass(eq=False)
 class Op:

@@ -33,7 +33,7 @@ def nearest_handler(operation: object) -> Any | None:
     return next((_registry[cls] for cls in type(operation).__mro__ if cls in _registry), None)
 
 
-def stock_class(layer: object) -> type | None:
+def stock_class(layer: object) -> Any:
     """Returns the registered class whose computation `layer` runs, or None.
 
     A subclass counts while all it changes is how it is constructed and described. Overriding

@@ -13,7 +13,7 @@ from keras_sbp.program.analysis import find_handlers
 from keras_sbp.program.checks import ask_needs, ask_values
 from keras_sbp.program.coupling import Spot
 from keras_sbp.program.program import Op, Program, Tensor
-from keras_sbp.program.units import Known, Needs, union
+from keras_sbp.program.units import Known, Needs, constant_everywhere, union
 
 UNIT = -1  # the one that is removed; not the first, which weights that are all 0 would keep
 
@@ -108,8 +108,9 @@ class Trials:
         """Follows the removed unit to where nothing is known of it any more."""
         gated: dict[Edge, Known] = {}
         for site in sites:
-            for edge in site.readers or self.readers.get(site.tensor, ()):
-                gated.setdefault(edge, {})[site.axis] = _zero(site)
+            readers = self.readers.get(site.tensor, []) if site.readers is None else site.readers
+            for edge in readers:
+                gated.setdefault(edge, {}).update(_zero(site))
         tensors: dict[Tensor, Known] = {}
         known: dict[Edge, Known] = {}
         waiting = [(self.order[op], op) for op in {op for op, _ in gated}]
@@ -180,10 +181,12 @@ class Trials:
         return self._answers[key]
 
 
-def _zero(site: Site) -> np.ndarray:
-    constant = np.full(site.tensor.shape[site.axis], np.nan)
+def _zero(site: Site) -> Known:
+    if site.axis is None:
+        return constant_everywhere(0.0, site.tensor.shape)
+    constant = np.full(site.tensor.size(site.axis), np.nan)
     constant[list(site.removed)] = 0.0
-    return constant
+    return {site.axis: constant}
 
 
 def _shifts(op: Op) -> bool:

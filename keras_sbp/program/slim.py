@@ -41,15 +41,15 @@ class Slim:
 
     def carries(self, axis: int) -> np.ndarray:
         """Returns the boolean array of carried units along `axis`."""
-        return kept(self.carried, axis, self.source.shape[axis])
+        return kept(self.carried, axis, self.source.size(axis))
 
     def scale_on(self, axis: int) -> np.ndarray:
         """Returns the pending scale along `axis`, ones where there is none."""
-        return self.scale.get(axis, np.ones(self.source.shape[axis]))
+        return self.scale.get(axis, np.ones(self.source.size(axis)))
 
     def absorbed(self, axis: int) -> np.ndarray:
         """Returns the constants of the units that are not carried, 0 elsewhere."""
         constant = self.known.get(axis)
         if constant is None:
-            return np.zeros(self.source.shape[axis])
+            return np.zeros(self.source.size(axis))
         return np.where(self.carries(axis) | np.isnan(constant), 0.0, constant)

@@ -173,7 +173,7 @@ class _Call:
     def fingerprint(self) -> tuple:
         """Returns what makes two calls the same."""
         settings = ""
-        what = id(self.operation)
+        what: Any = id(self.operation)
         if self.operation is not None and not isinstance(self.operation, keras.layers.Layer):
             what = type(self.operation)
             settings = repr(self.operation.get_config() | {"name": ""})

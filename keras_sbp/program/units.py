@@ -8,12 +8,31 @@ missing means "nothing known" in `Known` and "everything needed" in `Needs`: bot
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 Known = dict[int, np.ndarray]
 Needs = dict[int, np.ndarray]
+
+
+Entry = TypeVar("Entry")
+
+
+def only(entries: Sequence[Entry | None]) -> Entry:
+    """Returns what there is for the one input, or the one output, of a call.
+
+    It is never None: a call is only asked what it needs, and only made anew, for an output that
+    is needed.
+
+    Raises:
+        ValueError: There are several, or the one is None.
+    """
+    (entry,) = entries
+    if entry is None:
+        raise ValueError("Nothing is needed of the only tensor, so there is nothing to ask.")
+    return entry
 
 
 def constants(known: Known, axis: int, size: int) -> np.ndarray:

@@ -167,12 +167,12 @@ def before(pruned: PrunedProgram, gate: Op, earlier: list[Units]) -> Iterator[st
             onwards = [each for each in earlier if each.tensor in op.outputs]
             if not any(map(pruned.is_read, onwards)):
                 yield _what_reads(pruned, op, is_on_the_way=bool(onwards))
-        op = pruned.makers.get(units.tensor)
-        if op is None or pruned.is_read(units) or not pruned.has(units):
+        maker = pruned.makers.get(units.tensor)
+        if maker is None or pruned.is_read(units) or not pruned.has(units):
             continue
-        if not any(map(pruned.has, pruned.made_of(op, units))):
-            yield _what_makes(pruned, op, units)
-            yield from _opaque_near(pruned, op, behind=False)
+        if not any(map(pruned.has, pruned.made_of(maker, units))):
+            yield _what_makes(pruned, maker, units)
+            yield from _opaque_near(pruned, maker, behind=False)
 
 
 def on_the_way(pruned: PrunedProgram, gate: Op, units: Units) -> list[Units]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from keras_sbp.program import Program
 from keras_sbp.rules import Decision, PerUnit, Rule, UnitGroup
 from keras_sbp.rules.ranking import rounded_up
 from keras_sbp.telling import warn
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,11 @@ def decide(network: ProgramNetwork, rule: Rule) -> Decisions:
         importance = rule.importance(network) if importance is None else importance
         keep = rounded_up(asked, importance, network.round_to)
     unranked = {g: int((np.isnan((importance or {}).get(g, 0.0)) & asked[g]).sum()) for g in asked}
-    by_gate = [
-        {network.gate_of(group): value for group, value in each.items()}
-        for each in (asked, keep, unranked)
-    ]
-    return Decisions(*by_gate)
+
+    def by_gate(values: Mapping[UnitGroup, Value]) -> dict[Gate, Value]:
+        return {network.gate_of(group): value for group, value in values.items()}
+
+    return Decisions(by_gate(asked), by_gate(keep), by_gate(unranked))
 
 
 def _checked(answer: Any, rule: Rule) -> Decision:

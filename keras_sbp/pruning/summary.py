@@ -93,9 +93,9 @@ def summarise(
     return PruneReport(
         tuple(rows),
         tuple(gates),
-        max_abs_error=verified and verified.max_abs_error,
+        max_abs_error=verified.max_abs_error if verified else None,
         compared=verified.inputs if verified else (),
-        variation=verified and verified.variation,
+        variation=verified.variation if verified else None,
         gated=gated,
         reason="" if gates or gated else NOTHING_DECIDED,
     )
@@ -122,7 +122,7 @@ def _followed(program: Program, analysis: Analysis, inputs: list[str]) -> dict[O
         passed_on = [source[tensor] for tensor in op.inputs]
         same_shape = [t.shape for t in op.inputs] == [t.shape for t in op.outputs]
         makes_units = not passed_on or (
-            getattr(op.operation, "weights", ())
+            bool(getattr(op.operation, "weights", ()))
             and (op in analysis.opaque or unit_axes(op) or not same_shape)
         )
         name = op.name if makes_units else max(passed_on, key=order.__getitem__)
@@ -275,7 +275,7 @@ def _units(gate: Op, those: np.ndarray) -> Units | None:
     axes = [axis for axis, size in enumerate(tensor.shape) if axis > 0 and size is not None]
     if not axes:
         return None
-    return Units(tensor, axes[-1], np.repeat(those, tensor.shape[axes[-1]]))
+    return Units(tensor, axes[-1], np.repeat(those, tensor.size(axes[-1])))
 
 
 def _layers(pruned: PrunedProgram, made: list[Units]) -> list[Op]:

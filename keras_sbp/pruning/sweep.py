@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -245,7 +246,7 @@ class SweepResult(Printable):
 
     def __repr__(self) -> str:
         done = [row for row in self.rows if row.score is not None]
-        scores = sorted(row.score for row in done)
+        scores = sorted(row.score for row in self.rows if row.score is not None)
         said = [f"{len(self.rows)} rows"]
         if done:
             said.append(f"{done[0].metric} {scores[0]:.4g}–{scores[-1]:.4g}")
@@ -306,6 +307,8 @@ def _beats(row: SweepRow, other: SweepRow) -> bool:
 
 
 def _badness(row: SweepRow) -> float:
+    if row.score is None:
+        return math.inf
     low_is_good = "loss" in row.metric or "error" in row.metric
     return row.score if low_is_good else -row.score
 

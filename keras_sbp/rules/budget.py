@@ -119,8 +119,8 @@ class Budget(Rule):
         """Returns the largest network within the budget."""
         importance = self.importance(network)
         if isinstance(self.base, PosteriorRule):
-            is_snr = isinstance(self.base, SNRThreshold)
-            _warn_of_barely_trained(network, self.base.threshold if is_snr else 1.0)
+            threshold = self.base.threshold if isinstance(self.base, SNRThreshold) else 1.0
+            _warn_of_barely_trained(network, threshold)
         keep = self.within(self.fraction, network, importance, self.floors(importance))
         return Decision(self.saying_so_where_few_stay(keep, importance), importance)
 
@@ -184,7 +184,7 @@ class Budget(Rule):
         if least is None:
             worth = np.count_nonzero(importance[group.alive] > 0)
             least = max(_LEAST_UNITS, math.ceil(_LEAST_SHARE * worth))
-        return min(least, np.count_nonzero(group.alive))
+        return min(least, int(np.count_nonzero(group.alive)))
 
     def _removal(
         self, network: Network, importance: PerUnit, least: Mapping[UnitGroup, int]
@@ -199,7 +199,7 @@ class Budget(Rule):
             costs,
             across,
             layers=layers,
-            at_least=[least[group] + np.count_nonzero(~group.alive) for group in groups],
+            at_least=[least[group] + int(np.count_nonzero(~group.alive)) for group in groups],
         )
         return Removal(network, self.what, importance, order, costs)
 
@@ -226,8 +226,8 @@ class Budget(Rule):
 
 
 def _warn_of_barely_trained(network: Network, threshold: float) -> None:
-    groups = [group for group in network.groups if group.posterior is not None]
-    snr = np.array([snr for group in groups for snr in group.posterior.snr()[group.alive]])
+    posteriors = [(g.posterior, g.alive) for g in network.groups if g.posterior is not None]
+    snr = np.array([snr for posterior, alive in posteriors for snr in posterior.snr()[alive]])
     if not snr.size or not snr.min() > _FAR_ABOVE * threshold:
         return
     warn(

@@ -158,40 +158,43 @@ class LayerInputChange(Rule):
         return self._alone[network]
 
     def _counts(self, network: Network) -> dict[UnitGroup, int]:
-        if not isinstance(self.keep, Budget):
-            return {group: math.ceil(self.keep * group.units) for group in network.groups}
+        budget = self.keep
+        if not isinstance(budget, Budget):
+            return {group: math.ceil(budget * group.units) for group in network.groups}
         importance = self.importance(network)
-        for least in self.keep.floors(importance):
-            keep, remaining = self._largest(network, importance, least)
-            if remaining <= self.keep.fraction:
-                keep = self.keep.saying_so_where_few_stay(keep, importance)
+        for least in budget.floors(importance):
+            keep, remaining = _largest(budget, network, importance, least)
+            if remaining <= budget.fraction:
+                keep = budget.saying_so_where_few_stay(keep, importance)
                 return {group: int(each.sum()) for group, each in keep.items()}
         lower = ""
-        if self._largest(network, importance, dict.fromkeys(least, 1))[1] <= self.keep.fraction:
+        one = dict.fromkeys(least, 1)
+        if _largest(budget, network, importance, one)[1] <= budget.fraction:
             lower = "pass a lower min_keep (with min_keep=1 it can be met), "
         raise ValueError(
-            f"The budget of {self!r} cannot be met: with {self.keep.min_keep or 1} unit(s) left in "
+            f"The budget of {self!r} cannot be met: with {budget.min_keep or 1} unit(s) left in "
             f"each group that Dense layers or convolutions read, {remaining:.1%} remain. Expected "
-            f"at most {self.keep.fraction:.1%}. Allow more, {lower}or put gates on more layers."
+            f"at most {budget.fraction:.1%}. Allow more, {lower}or put gates on more layers."
         )
 
-    def _largest(
-        self, network: Network, importance: PerUnit, least: Mapping[UnitGroup, int]
-    ) -> tuple[PerUnit, float]:
-        """The most that the budget allows, or the least that there is, and what remains of it."""
-        levels = np.unique(np.concatenate(list(importance.values())))
-        levels = levels[~np.isnan(levels)]
-        first = {g: most_important(importance[g], max(1, count)) for g, count in least.items()}
 
-        def above(number: int) -> PerUnit:
-            level = levels[number - 1] if number else -1.0
-            return {g: ~(each <= level) | first[g] for g, each in importance.items()}
+def _largest(
+    budget: Budget, network: Network, importance: PerUnit, least: Mapping[UnitGroup, int]
+) -> tuple[PerUnit, float]:
+    """The most that the budget allows, or the least that there is, and what remains of it."""
+    levels = np.unique(np.concatenate(list(importance.values())))
+    levels = levels[~np.isnan(levels)]
+    first = {g: most_important(importance[g], max(1, count)) for g, count in least.items()}
 
-        def remaining(number: int) -> float:
-            return network.remaining(self.keep.what, above(number))
+    def above(number: int) -> PerUnit:
+        level = levels[number - 1] if number else -1.0
+        return {g: ~(each <= level) | first[g] for g, each in importance.items()}
 
-        enough = _smallest(lambda n: remaining(n) <= self.keep.fraction, len(levels))
-        return above(enough), remaining(enough)
+    def remaining(number: int) -> float:
+        return network.remaining(budget.what, above(number))
+
+    enough = _smallest(lambda n: remaining(n) <= budget.fraction, len(levels))
+    return above(enough), remaining(enough)
 
 
 def _smallest(holds: Any, most: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,10 @@ class UnitGroup:
     posterior: TruncatedLogNormal | None = None
     rule: Any = None
     is_branch: bool = False
-    alive: np.ndarray | None = None
+    alive: np.ndarray = field(default_factory=lambda: np.array(True))
 
     def __post_init__(self) -> None:
-        if self.alive is None:
-            object.__setattr__(self, "alive", np.ones(self.units, bool))
+        object.__setattr__(self, "alive", np.broadcast_to(self.alive, self.units))
 
 
 @dataclass(frozen=True)

@@ -83,14 +83,14 @@ def removal_order(
         at_least: for each group, how many units stay; None means one of each.
     """
     relative = across is Across.RELATIVE_PER_COST
-    layers = np.array(layers) if relative and layers is not None else np.ones(len(importance))
+    made_by = np.array(layers) if relative and layers is not None else np.ones(len(importance))
     at_least = [1] * len(importance) if at_least is None else at_least
     waiting = [_removable(*each) for each in zip(importance, at_least, strict=True)]
     left = np.array([np.nansum(each) if relative else 1.0 for each in importance])
     gone = np.zeros(len(importance))
     order = []
     while any(len(units) for units in waiting):
-        worth = layers / np.where(left == 0.0, 1.0, left)
+        worth = made_by / np.where(left == 0.0, 1.0, left)
         keys = [
             _key(worth[number] * importance[number][units[0]], cost, across)
             if len(units)

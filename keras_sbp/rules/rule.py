@@ -86,7 +86,8 @@ class Rule(abc.ABC):
                 f"{cls.__name__} decides by examples, and no config holds them. Expected them "
                 f"beside the config. Pass them: {cls.__name__}.from_config(config, data=data)."
             )
-        return cls(data=data, **arguments)
+        arguments["data"] = data
+        return cls(**arguments)
 
     def __repr__(self) -> str:
         # Where the config holds another object's config, the attribute is the object.

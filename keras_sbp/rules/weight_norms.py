@@ -33,7 +33,7 @@ class _Norm(FractionRule):
         if not kernels:
             return np.full(units, np.nan)
         rows = [np.reshape(kernel, (units, -1)).astype(np.float64) for kernel in kernels]
-        return sum(self.norms(each) for each in rows)
+        return np.sum([self.norms(each) for each in rows], 0)
 
 
 @final

@@ -80,19 +80,21 @@ def rebuilt_is_the_same(trial: Trial, *, rescaled: bool) -> bool:
         Whether anything was multiplied.
     """
     rebuilt = trial.rebuild()
-    number, axis = _first_offer(rebuilt.needed_slims()) if rescaled else (None, None)
-    if rescaled and number is None:
+    offer = _first_offer(rebuilt.needed_slims()) if rescaled else None
+    if rescaled and offer is None:
         return False
     inputs = trial.inputs()
     expected = trial.run(inputs)
-    if number is not None:
-        factor = trial.rng.uniform(0.5, 2.0, expected[number].shape[axis])
+    after = ""
+    if offer is not None:
+        number, axis = offer
+        after = f" after rescale along axis {axis} of output {number}"
+        factor = trial.rng.uniform(0.5, 2.0, trial.op.outputs[number].size(axis))
         rebuilt.slims[number].rescale[axis](factor)
         expected[number] = expected[number] * draws.along(factor, axis, expected[number].ndim)
     for i, received in rebuilt.run(inputs, trial.rng).items():
         wanted = draws.restricted(expected[i], rebuilt.slims[i].carried)
         if not close(wanted, received, trial.op.outputs[i].dtype):
-            after = f" after rescale along axis {axis} of output {number}" if rescaled else ""
             fail(
                 trial,
                 f"output {i} of the rebuilt call differs from the layer's by "
@@ -103,9 +105,9 @@ def rebuilt_is_the_same(trial: Trial, *, rescaled: bool) -> bool:
     return True
 
 
-def _first_offer(slims: dict[int, Slim]) -> tuple[int | None, int | None]:
+def _first_offer(slims: dict[int, Slim]) -> tuple[int, int] | None:
     offers = ((i, axis) for i, slim in slims.items() for axis in slim.rescale)
-    return next(offers, (None, None))
+    return next(offers, None)
 
 
 def shown(things: Any) -> str:

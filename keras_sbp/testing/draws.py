@@ -76,18 +76,18 @@ def knowledge(
     if not axes or "float" not in tensor.dtype:
         return {}
     one_axis = [int(rng.choice(axes))]
-    one_constant = [float(rng.choice(constants))]
+    constant = float(rng.choice(constants))
     # The shift by one lets each kind meet each of two or three dtype policies.
     kind = (number + number // 6) % 6
     if kind == 4:
-        return {axis: rng.choice(constants, tensor.shape[axis]) for axis in one_axis}
+        return {axis: rng.choice(constants, tensor.size(axis)) for axis in one_axis}
     if kind == 5:
-        return {} if rng.random() < 0.5 else constant_everywhere(*one_constant, sizes(tensor))
+        return {} if rng.random() < 0.5 else constant_everywhere(constant, sizes(tensor))
     # Where units of several axes cross, they must hold the same constant.
-    kinds = [(one_axis, constants), (axes, one_constant), (axes[-1:], [0.0]), (axes, [0.0])]
+    kinds = [(one_axis, constants), (axes, [constant]), (axes[-1:], [0.0]), (axes, [0.0])]
     known = {}
     for axis in kinds[kind][0]:
-        gone = ~some(rng, tensor.shape[axis])
+        gone = ~some(rng, tensor.size(axis))
         known[axis] = np.where(gone, rng.choice(kinds[kind][1], gone.size), np.nan)
     return tidy(known)
 
@@ -96,7 +96,7 @@ def needs(rng: np.random.Generator, tensor: Tensor, number: int) -> Needs:
     """Returns what could be needed of an output: of one axis, of all or of none."""
     axes = unit_axes(tensor)
     chosen = [axes[-1:], axes, axes[:1], []][(number + number // 4) % 4]
-    return {axis: some(rng, tensor.shape[axis]) for axis in chosen}
+    return {axis: some(rng, tensor.size(axis)) for axis in chosen}
 
 
 def some(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -123,7 +123,7 @@ def scales(
     result = {}
     for axis in unit_axes(tensor):
         if rng.random() < 0.6:
-            size = tensor.shape[axis]
+            size = tensor.size(axis)
             scale = rng.uniform(0.5, 2.0, size)
             is_zero = known.get(axis, np.full(size, np.nan)) == 0
             dropped = is_zero & (rng.random(size) < 0.5)

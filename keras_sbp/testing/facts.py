@@ -30,7 +30,7 @@ def facts_follow_units(trial: Trial, axis: int) -> None:
     output, axis = op.outputs[0], axis % op.outputs[0].rank
     trial.known = [{} for _ in op.inputs]
     trial.needed = [None for _ in op.outputs]
-    trial.needed[0] = {axis: np.arange(output.shape[axis]) >= output.shape[axis] // 2}
+    trial.needed[0] = {axis: np.arange(output.size(axis)) >= output.size(axis) // 2}
     rebuilt = trial.rebuild(extra=False)
     carried = rebuilt.slims[0].carries(axis)
     if carried.all():
@@ -49,7 +49,8 @@ def facts_follow_units(trial: Trial, axis: int) -> None:
     rows, left = (facts.kernel_rows(each, axis) for each in (op, made_anew[0]))
     if rows is None and left is None:
         return
-    wanted, found = rows[carried], np.zeros(0) if left is None else left
+    wanted = np.zeros(0) if rows is None else rows[carried]
+    found = np.zeros(0) if left is None else left
     if found.shape != wanted.shape or not close(wanted, found, output.dtype):
         fail(
             trial,

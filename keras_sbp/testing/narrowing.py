@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_sbp.program.program import Tensor
@@ -45,19 +47,23 @@ def outputs_get_narrower(trial: Trial, axis: int) -> None:
             )
 
 
-def _having(trial: Trial, axis: int, tensors: list[Tensor | None]) -> list[int]:
+def _having(trial: Trial, axis: int, tensors: Sequence[Tensor | None]) -> list[int]:
     """Returns the axis, counted from 0, of each tensor that has units to lose there, else 0."""
-    found = []
-    for tensor in tensors:
-        a = 0 if tensor is None or not -tensor.rank <= axis < tensor.rank else axis % tensor.rank
-        found.append(a if a and (tensor.shape[a] or 0) > 1 else 0)
+    found = [_losing(tensor, axis) for tensor in tensors]
     if not any(found):
         fail(trial, f"nothing has several units along axis {axis}; correct the gated axes")
     return found
 
 
+def _losing(tensor: Tensor | None, axis: int) -> int:
+    if tensor is None or not -tensor.rank <= axis < tensor.rank:
+        return 0
+    axis %= tensor.rank
+    return axis if (tensor.shape[axis] or 0) > 1 else 0
+
+
 def _first(tensor: Tensor, axis: int) -> np.ndarray:
-    return np.arange(tensor.shape[axis]) == 0
+    return np.arange(tensor.size(axis)) == 0
 
 
 def _varying(known: Known) -> Needs:

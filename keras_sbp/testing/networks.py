@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,10 +26,18 @@ class Maker(Protocol):
 
     gated_inputs: Sequence[int]
     gated_outputs: Sequence[int]
-    make_layer: Callable[[], keras.layers.Layer]
-    call: Callable[[keras.layers.Layer, list[keras.KerasTensor]], Any]
-    randomise: Callable[[keras.layers.Layer, np.random.Generator], None]
-    draw: Draw
+
+    def make_layer(self) -> keras.layers.Layer:
+        """A new layer."""
+
+    def call(self, layer: Any, inputs: list[Any]) -> Any:
+        """Its outputs."""
+
+    def randomise(self, layer: Any, rng: np.random.Generator) -> None:
+        """Gives it random weights."""
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Random numbers for an input."""
 
     def make_inputs(self, policy: str) -> list[keras.KerasTensor]:
         """New symbolic inputs."""
@@ -59,7 +67,8 @@ def gated_network(maker: Maker, policy: str, seed: int, keep: str, calls: int = 
         layer = maker.make_layer()
         inputs, outputs, gates = [], [], []
         for _ in range(calls):
-            entries, gates_of_call = maker.make_inputs(policy), []
+            entries = maker.make_inputs(policy)
+            gates_of_call: list[SBPLayer] = []
             gated = [_before(x, maker.gated_inputs, gates_of_call, seed) for x in entries]
             inputs += entries
             results = keras.tree.flatten(maker.call(layer, gated))
@@ -164,5 +173,5 @@ def require_shared(network: Network, small: keras.Model) -> None:
         )
 
 
-def _count(model: keras.Model, cls: type) -> int:
+def _count(model: keras.Model, cls: Any) -> int:
     return sum(isinstance(layer, cls) and bool(layer.weights) for layer in model.layers)

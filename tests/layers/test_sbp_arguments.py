@@ -175,6 +175,7 @@ def test_check_posterior_names_the_layer_and_counts_units():
     "use",
     [
         lambda layer: layer.posterior,
+        lambda layer: layer.units,
         lambda layer: layer.keep(),
         lambda layer: layer.kl(),
         lambda layer: layer.check_posterior(),
