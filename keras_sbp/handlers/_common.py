@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -20,6 +20,26 @@ def numpy_weight(variable: Any) -> np.ndarray:
     """Returns a weight as NumPy, in float32 at least."""
     value = keras.ops.convert_to_numpy(variable)
     return value.astype(np.float32) if value.dtype.itemsize < 4 else value
+
+
+Answer = TypeVar("Answer")
+
+
+def understood(answer: Answer | None) -> Answer:
+    """Returns how a handler reads a call. It can: the calls that it cannot read, it refuses.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if answer is None:
+        raise ValueError("The handler cannot read this call. Expected one that it does not refuse.")
+    return answer
+
+
+def elements(sizes: Collection[int | None]) -> int | None:
+    """Returns the product of sizes, or None where one of them is unknown."""
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def rescaling(layer: keras.layers.Layer, weights: Mapping[str, int], keep: np.ndarray) -> Rescale:

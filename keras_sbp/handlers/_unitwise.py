@@ -14,7 +14,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, tidy
+from keras_sbp.program.units import Known, Needs, only, tidy
 
 
 class UnitWise(LayerHandler):
@@ -45,7 +45,7 @@ class UnitWise(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer; scales pass through a homogeneous one."""
-        slim = inputs[0]
+        slim = only(inputs)
         passes = self.is_homogeneous(op)
         if not passes:
             slim = build.settle(slim)

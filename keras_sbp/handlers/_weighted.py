@@ -24,7 +24,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.units import Known, Needs, constants, kept, tidy
+from keras_sbp.program.units import Known, Needs, constants, kept, only, tidy
 
 
 class Weighted(LayerHandler):
@@ -60,7 +60,7 @@ class Weighted(LayerHandler):
 
     def bias(self, op: Op) -> np.ndarray:
         """The bias in float64, zeros where there is none. Shape (outputs,)."""
-        return bias_of(op.operation, op.outputs[0].shape[self.axis(op)])
+        return bias_of(op.operation, op.outputs[0].size(self.axis(op)))
 
     def reached(self, op: Op, inputs: np.ndarray) -> np.ndarray:
         """The outputs to which any of these inputs has weight; NaN is one. Shape (outputs,)."""
@@ -101,8 +101,8 @@ class Weighted(LayerHandler):
         """The output units to compute: all of them where the activation mixes units."""
         axis = self.axis(op)
         if not is_elementwise(op.operation.activation):
-            return np.ones(op.outputs[0].shape[axis], bool)
-        return kept(needed, axis, op.outputs[0].shape[axis])
+            return np.ones(op.outputs[0].size(axis), bool)
+        return kept(needed, axis, op.outputs[0].size(axis))
 
     def config(self, op: Op, outputs: np.ndarray) -> dict[str, Any]:
         """The changes of the config that make the layer this narrow."""
@@ -140,7 +140,7 @@ class Weighted(LayerHandler):
         activation, axis = op.operation.activation, self.axis(op)
         if not is_elementwise(activation):
             return [{}]
-        constant = constants(inputs[0], axis, op.inputs[0].shape[axis])
+        constant = constants(inputs[0], axis, op.inputs[0].size(axis))
         varies = np.isnan(constant)
         if not self.absorbs_constants(op):
             varies |= constant != 0
@@ -150,13 +150,14 @@ class Weighted(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Inputs with weight towards a needed output; constants go into the bias instead."""
-        axis, outputs = self.axis(op), self.outputs(op, needed[0])
-        constant = constants(inputs[0], axis, op.inputs[0].shape[axis])
+        wanted = only(needed)
+        axis, outputs = self.axis(op), self.outputs(op, wanted)
+        constant = constants(inputs[0], axis, op.inputs[0].size(axis))
         zero_only = op.shared or not self.absorbs_constants(op)
         free = constant == 0 if zero_only else ~np.isnan(constant)
         needs = {axis: at_least_one(self.reaching(op, outputs) & ~free)}
         if not op.shared:
-            needs |= {a: needed[0][a] for a in self.passing_axes(op) if a in needed[0]}
+            needs |= {a: wanted[a] for a in self.passing_axes(op) if a in wanted}
         return [needs]
 
     def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
@@ -167,8 +168,8 @@ class Weighted(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """A narrower layer; pending scales go into a kernel, constants into the bias."""
-        axis, outputs = self.axis(op), self.outputs(op, needed[0])
-        slim = self.settled(op, inputs[0], outputs, build)
+        axis, outputs = self.axis(op), self.outputs(op, only(needed))
+        slim = self.settled(op, only(inputs), outputs, build)
         outputs = self.made(op, slim, outputs)
         bias = (self.bias(op) + self.response(op, slim.absorbed(axis)))[outputs]
         use_bias = op.operation.use_bias or bool(bias.any())

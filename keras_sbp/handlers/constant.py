@@ -8,7 +8,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Constant, Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, tidy
+from keras_sbp.program.units import Known, Needs, only, tidy
 
 
 @register_handler(Constant)
@@ -32,7 +32,8 @@ class ConstantTensor(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The needed numbers as the weights of a layer."""
+        wanted = only(needed)
         value = op.operation.value
-        for axis, keep in needed[0].items():
+        for axis, keep in wanted.items():
             value = np.compress(keep, value, axis - 1)
-        return [build.slim(op.outputs[0], build.constant(op, value), carried=dict(needed[0]))]
+        return [build.slim(op.outputs[0], build.constant(op, value), carried=dict(wanted))]

@@ -10,7 +10,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, Opaque, register_handler
 from keras_sbp.program.program import Op, Scale
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constant_everywhere, tidy
+from keras_sbp.program.units import Known, Needs, constant_everywhere, only, tidy
 
 
 @register_handler(SBPLayer)
@@ -42,7 +42,7 @@ class Gate(LayerHandler):
         if axis is None:
             return [tidy({a: c * factor[0] for a, c in inputs[0].items()})]
         known = {a: np.where(c == 0, 0.0, np.nan) for a, c in inputs[0].items() if a != axis}
-        here = inputs[0].get(axis, np.full(shape[axis], np.nan)) * factor
+        here = inputs[0].get(axis, np.full(factor.size, np.nan)) * factor
         return [tidy(known | {axis: np.where(factor == 0, 0.0, here)})]
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
@@ -53,7 +53,7 @@ class Gate(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The input itself, to be multiplied where that costs least."""
-        slim, axis, factor = inputs[0], _axis(op), op.operation.factor
+        slim, axis, factor = only(inputs), _axis(op), op.operation.factor
         if axis is None and not any(slim.source.shape[1:]):
             name, dtype = build.name("sbp_scale"), slim.tensor.dtype
             tensor = keras.layers.Rescaling(float(factor[0]), name=name, dtype=dtype)(slim.tensor)

@@ -29,10 +29,23 @@ def only(entries: Sequence[Entry | None]) -> Entry:
     Raises:
         ValueError: There are several, or the one is None.
     """
-    (entry,) = entries
-    if entry is None:
-        raise ValueError("Nothing is needed of the only tensor, so there is nothing to ask.")
+    (entry,) = every(entries)
     return entry
+
+
+def every(entries: Sequence[Entry | None]) -> list[Entry]:
+    """Returns what there is for the inputs of a call that needs all of them.
+
+    Raises:
+        ValueError: One is None.
+    """
+    found = [entry for entry in entries if entry is not None]
+    if len(found) < len(entries):
+        raise ValueError(
+            f"{len(entries) - len(found)} of {len(entries)} tensors of the call are not needed. "
+            "Expected that all of them are."
+        )
+    return found
 
 
 def constants(known: Known, axis: int, size: int) -> np.ndarray:

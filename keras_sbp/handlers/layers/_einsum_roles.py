@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_sbp.handlers._common import understood
 from keras_sbp.program.equation import Equation, parse, spread
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
@@ -39,7 +40,7 @@ class Roles:
     @classmethod
     def of(cls, op: Op) -> Roles:
         """Reads the roles off a call that is understood."""
-        equation = equation_of(op)
+        equation = understood(equation_of(op))
         spell = _letters_for_digits(equation)
         inputs, kernel = (term.translate(spell) for term in equation.operands)
         output = equation.output.translate(spell)

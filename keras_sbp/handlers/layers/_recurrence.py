@@ -79,7 +79,7 @@ def unit_axis(layer: Any, rank: int) -> int:
     """Returns the axis of units (or channels) in a sequence or state of this rank."""
     cell = getattr(layer, "cell", None)
     first = getattr(cell, "data_format", "channels_last") == "channels_first"
-    return rank - 1 - (cell.rank if first else 0)
+    return rank - 1 - (getattr(cell, "rank", 0) if first else 0)
 
 
 @dataclass(frozen=True, eq=False)

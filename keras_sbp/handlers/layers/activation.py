@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +9,14 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_sbp.handlers._common import constant_slices, numpy_weight
+from keras_sbp.handlers._common import constant_slices, elements, numpy_weight
 from keras_sbp.handlers._unitwise import UnitWise
 from keras_sbp.program.activations import is_elementwise, is_homogeneous
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Cast, Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, tidy
+from keras_sbp.program.units import Known, Needs, every, only, tidy
 
 
 @register_handler(layers.Activation)
@@ -133,15 +132,16 @@ class PReLU(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each unit needs itself; several calls share only the axes that the slopes have."""
+        wanted = only(needed)
         if op.shared:
-            return [{a: keep for a, keep in needed[0].items() if a in _own_axes(op)}]
-        return [needed[0]]
+            return [{a: keep for a, keep in wanted.items() if a in _own_axes(op)}]
+        return [wanted]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The slopes of the carried units; scales pass, since f(s·x) = s·f(x) for s ≥ 0."""
-        slim = inputs[0]
+        slim = only(inputs)
         alpha = numpy_weight(op.operation.alpha)
         for axis in _own_axes(op):
             alpha = np.compress(slim.carries(axis), alpha, axis - 1)
@@ -179,16 +179,15 @@ class Softmax(LayerHandler):
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """Equal logits are equally likely, where none is masked."""
-        sizes = [op.inputs[0].shape[axis] for axis in _axes(op)]
-        if None in sizes or len(op.inputs) > 1:
+        count = elements([op.inputs[0].shape[axis] for axis in _axes(op)])
+        if count is None or len(op.inputs) > 1:
             return [{}]
         others = {axis: c for axis, c in inputs[0].items() if axis not in _axes(op)}
-        share = 1 / math.prod(sizes)
-        return [tidy({axis: np.where(np.isnan(c), c, share) for axis, c in others.items()})]
+        return [tidy({axis: np.where(np.isnan(c), c, 1 / count) for axis, c in others.items()})]
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Everything along its axes; what is needed of the output along others."""
-        others = {axis: keep for axis, keep in needed[0].items() if axis not in _axes(op)}
+        others = {axis: keep for axis, keep in only(needed).items() if axis not in _axes(op)}
         return [
             {axis: keep for axis, keep in others.items() if tensor.shape[axis] == keep.size}
             for tensor in op.inputs
@@ -198,7 +197,7 @@ class Softmax(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer; a mask carries the units that the input carries."""
-        slims = [build.settle(slim) for slim in inputs]
+        slims = [build.settle(slim) for slim in every(inputs)]
         if len(slims) > 1:
             slims = [build.align(op, i, slim) for i, slim in enumerate(slims)]
         tensor = build.layer(op)(*(slim.tensor for slim in slims))

@@ -11,7 +11,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, tidy
+from keras_sbp.program.units import Known, Needs, constants, only, tidy
 
 
 @register_handler(layers.BatchNormalization)
@@ -34,18 +34,20 @@ class BatchNormalization(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each unit needs itself; several calls share only the channel axis."""
+        wanted = only(needed)
         if op.shared:
-            return [{a: keep for a, keep in needed[0].items() if a == _axis(op)}]
-        return [needed[0]]
+            return [{a: keep for a, keep in wanted.items() if a == _axis(op)}]
+        return [wanted]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The carried channels; a pending scale s > 0 turns gamma to gamma·s and mean to mean/s."""
+        given = only(inputs)
         axis, old = _axis(op), op.operation
-        scale = inputs[0].scale_on(axis)[inputs[0].carries(axis)]
+        scale = given.scale_on(axis)[given.carries(axis)]
         absorbs = old.scale and not op.shared and (scale > 0).all()
-        slim = build.settle(inputs[0], {axis} if absorbs else ())
+        slim = build.settle(given, {axis} if absorbs else ())
         carried = slim.carries(axis)
         weights = {name: numpy_weight(weight)[carried] for name, weight in _weights(old).items()}
         if absorbs:

@@ -10,7 +10,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, kept, tidy
+from keras_sbp.program.units import Known, Needs, constants, kept, only, tidy
 
 
 @register_handler(layers.Concatenate)
@@ -31,7 +31,7 @@ class Concatenate(LayerHandler):
         """Along its axis, side by side; along another, what all operands agree on."""
         axis = _axis(op)
         parts = [
-            constants(known, axis, tensor.shape[axis])
+            constants(known, axis, tensor.size(axis))
             for known, tensor in zip(inputs, op.inputs, strict=True)
         ]
         known: Known = {axis: np.concatenate(parts)}
@@ -42,9 +42,10 @@ class Concatenate(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """An operand none of whose units is needed is not needed at all."""
+        wanted = only(needed)
         axis = _axis(op)
-        keep = kept(needed[0], axis, op.outputs[0].shape[axis])
-        others = {a: k for a, k in needed[0].items() if a != axis}
+        keep = kept(wanted, axis, op.outputs[0].size(axis))
+        others = {a: k for a, k in wanted.items() if a != axis}
         parts = np.split(keep, _borders(op))
         if not keep.any():
             parts[0] = np.ones_like(parts[0])
@@ -57,8 +58,8 @@ class Concatenate(LayerHandler):
         axis = _axis(op)
         slims = {i: build.settle(s, {axis}) for i, s in enumerate(inputs) if s is not None}
         carried = agree(op, slims, build, axis)
-        parts = [np.zeros(t.shape[axis], bool) for t in op.inputs]
-        scales = [np.ones(t.shape[axis]) for t in op.inputs]
+        parts = [np.zeros(t.size(axis), bool) for t in op.inputs]
+        scales = [np.ones(t.size(axis)) for t in op.inputs]
         for i, slim in slims.items():
             parts[i], scales[i] = slim.carries(axis), slim.scale_on(axis)
         tensors = [slim.tensor for slim in slims.values()]
@@ -83,7 +84,7 @@ def agree(op: Op, slims: dict[int, Slim], build: Builder, but_axis: int | None) 
         carried = [slim.carries(other) for slim in slims.values()]
         if any(not np.array_equal(each, carried[0]) for each in carried):
             for i, slim in slims.items():
-                keep = kept(build.edge(op, i), other, slim.source.shape[other])
+                keep = kept(build.edge(op, i), other, slim.source.size(other))
                 slims[i] = build.take(slim, other, keep)
     first = next(iter(slims.values()))
     return {other: first.carries(other) for other in others}

@@ -11,7 +11,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, tidy
+from keras_sbp.program.units import Known, Needs, constants, only, tidy
 
 
 @register_handler(_keras.StochasticDepth)
@@ -40,16 +40,18 @@ class LayerScale(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each unit needs itself; several calls share only the channel axis."""
+        wanted = only(needed)
         if op.shared:
-            return [{a: keep for a, keep in needed[0].items() if a == op.inputs[0].rank - 1}]
-        return [needed[0]]
+            return [{a: keep for a, keep in wanted.items() if a == op.inputs[0].rank - 1}]
+        return [wanted]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The weights of the carried channels; pending scales go into them, or pass."""
+        given = only(inputs)
         axis = op.inputs[0].rank - 1
-        slim = build.settle(inputs[0]) if op.shared else inputs[0]
+        slim = build.settle(given) if op.shared else given
         carried = slim.carries(axis)
         weights = {"gamma": (_gamma(op) * slim.scale_on(axis))[carried]}
         layer, tensor = build.call(op, slim.tensor, weights, projection_dim=int(carried.sum()))

@@ -14,7 +14,7 @@ from keras_sbp.program.activations import is_homogeneous
 from keras_sbp.program.handler import register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.units import Known, Needs
+from keras_sbp.program.units import Known, Needs, only
 
 
 @register_handler(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -36,10 +36,11 @@ class DepthwiseConv(Weighted):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """An input channel is needed while one of its output channels is."""
+        wanted = only(needed)
         axis = self.axis(op)
-        if axis not in needed[0]:
+        if axis not in wanted:
             return [{}]
-        return [{axis: needed[0][axis].reshape(-1, op.operation.depth_multiplier).any(1)}]
+        return [{axis: np.any(wanted[axis].reshape(-1, op.operation.depth_multiplier), 1)}]
 
     def config(self, op: Op, outputs: np.ndarray) -> dict[str, Any]:
         """Nothing: the input says how many channels there are."""
@@ -89,11 +90,11 @@ class SeparableConv(Weighted):
 
     def reached(self, op: Op, inputs: np.ndarray) -> np.ndarray:
         """Through any channel between the halves."""
-        return _reaches(op)[inputs].any(0)
+        return np.any(_reaches(op)[inputs], 0)
 
     def reaching(self, op: Op, outputs: np.ndarray) -> np.ndarray:
         """Through any channel between the halves."""
-        return _reaches(op)[:, outputs].any(1)
+        return np.any(_reaches(op)[:, outputs], 1)
 
     def response(self, op: Op, constant: np.ndarray) -> np.ndarray:
         """Through all channels between the halves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constant_everywhere, constants, tidy
+from keras_sbp.program.units import Known, Needs, constant_everywhere, constants, every, only, tidy
 
 
 @register_handler(layers.Dot)
@@ -31,8 +31,9 @@ class Dot(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """What is needed of the output, and of the summed axis what is not 0."""
-        needs: list[Needs | None] = [
-            {axis: needed[0][out] for axis, out in places.items() if out in needed[0]}
+        wanted = only(needed)
+        needs: list[Needs] = [
+            {axis: wanted[out] for axis, out in places.items() if out in wanted}
             for places in _places(op)
         ]
         axes = _axes(op)
@@ -42,7 +43,7 @@ class Dot(LayerHandler):
             free = zero[0] & zero[1] if op.operation.normalize else zero[0] | zero[1]
             for i in (0, 1):
                 needs[i][axes[i]] = at_least_one(~free)
-        return needs
+        return [*needs]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
@@ -53,10 +54,11 @@ class Dot(LayerHandler):
         """
         places, axes, normalizes = _places(op), _axes(op), op.operation.normalize
         slims = [
-            build.settle(slim, () if normalizes else places[i]) for i, slim in enumerate(inputs)
+            build.settle(slim, () if normalizes else places[i])
+            for i, slim in enumerate(every(inputs))
         ]
-        carried = [slim.carried.get(axis) for slim, axis in zip(slims, axes, strict=True)]
-        if not np.array_equal(*carried):
+        a, b = (slim.carried.get(axis) for slim, axis in zip(slims, axes, strict=True))
+        if a is not b and (a is None or b is None or not np.array_equal(a, b)):
             slims = [build.align(op, i, slim) for i, slim in enumerate(slims)]
         return [
             build.slim(
@@ -87,7 +89,7 @@ def _places(op: Op) -> list[dict[int, int]]:
     return places
 
 
-def _outwards(op: Op, by_axis: list[Mapping[int, Any]]) -> dict[int, Any]:
+def _outwards(op: Op, by_axis: Sequence[Mapping[int, Any]]) -> dict[int, Any]:
     """Moves what belongs to the operands' axes to the output's."""
     return {
         out: own[axis]

@@ -18,7 +18,7 @@ from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.shapes import Shape, combined
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.units import Known, Needs, kept, tidy
+from keras_sbp.program.units import Known, Needs, kept, only, tidy
 
 
 @register_handler(layers.EinsumDense)
@@ -79,7 +79,7 @@ class EinsumDense(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Inputs with weight towards a needed output; constants go into the bias instead."""
-        roles, wanted = Roles.of(op), _wanted(op, needed[0])
+        roles, wanted = Roles.of(op), _wanted(op, only(needed))
         relevant = numpy_weight(op.operation.kernel) != 0
         for letter in roles.weighted:
             keep = kept(wanted, roles.output.index(letter), roles.sizes[letter])
@@ -108,9 +108,10 @@ class EinsumDense(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """A smaller kernel; pending scales go into it, constants into the bias."""
+        given = only(inputs)
         old, roles, kernel = op.operation, Roles.of(op), numpy_weight(op.operation.kernel)
-        wanted = _wanted(op, needed[0])
-        slim = inputs[0] if op.shared else _trimmed(op, roles, inputs[0], wanted, build)
+        wanted = _wanted(op, only(needed))
+        slim = given if op.shared else _trimmed(op, roles, given, wanted, build)
         response = _response(roles, kernel, roles.absorbed(slim))
         linear = is_homogeneous(old.activation) and old.bias is None and not response.any()
         absorbing = "" if op.shared else roles.kernel

@@ -10,7 +10,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, kept, tidy
+from keras_sbp.program.units import Known, Needs, kept, only, tidy
 
 
 @register_handler(layers.Embedding)
@@ -29,14 +29,14 @@ class Embedding(LayerHandler):
         if op.shared:
             return [{}]
         last = op.outputs[0].rank - 1
-        return [{axis: keep for axis, keep in needed[0].items() if axis != last}]
+        return [{axis: keep for axis, keep in only(needed).items() if axis != last}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """A narrower table."""
-        slim, last = build.settle(inputs[0]), op.outputs[0].rank - 1
-        columns = kept(needed[0], last, op.outputs[0].shape[last])
+        slim, last = build.settle(only(inputs)), op.outputs[0].rank - 1
+        columns = kept(only(needed), last, op.outputs[0].size(last))
         weights = {"embeddings": numpy_weight(op.operation.embeddings)[:, columns]}
         layer, tensor = build.call(op, slim.tensor, weights, output_dim=int(columns.sum()))
         rescale = rescaling(layer, {"embeddings": 1}, columns)

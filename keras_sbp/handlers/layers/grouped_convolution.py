@@ -16,7 +16,7 @@ from keras_sbp.handlers._weighted import Weighted
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, kept
+from keras_sbp.program.units import Known, Needs, constants, kept, only
 
 
 class GroupedConv(Weighted):
@@ -44,15 +44,15 @@ class GroupedConv(Weighted):
     def outputs(self, op: Op, needed: Needs) -> np.ndarray:
         """What is needed, and what fills up groups."""
         wanted = _by_group(op, kept(needed, self.axis(op), op.operation.filters))
-        return _completed(op, wanted, wanted.any(1)).reshape(-1)
+        return _completed(op, wanted, np.any(wanted, 1)).reshape(-1)
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Inputs with weight towards a needed output of their group, and what fills up groups."""
-        axis, outputs = self.axis(op), self.outputs(op, needed[0])
-        constant = constants(inputs[0], axis, op.inputs[0].shape[axis])
+        axis, outputs = self.axis(op), self.outputs(op, only(needed))
+        constant = constants(inputs[0], axis, op.inputs[0].size(axis))
         free = ~np.isnan(constant) if self.absorbs_constants(op) else constant == 0
         wanted = _by_group(op, self.reaching(op, outputs) & ~free)
-        return [{axis: _completed(op, wanted, _by_group(op, outputs).any(1)).reshape(-1)}]
+        return [{axis: _completed(op, wanted, np.any(_by_group(op, outputs), 1)).reshape(-1)}]
 
     def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
         """What is needed: a unit that fills up its group goes with those of other groups."""
@@ -66,7 +66,10 @@ class GroupedConv(Weighted):
     def settled(self, op: Op, slim: Slim, outputs: np.ndarray, build: Builder) -> Slim:
         """With as many channels in each group that is left."""
         slim = super().settled(op, slim, outputs, build)
-        groups, carried = _by_group(op, outputs).any(1), _by_group(op, slim.carries(self.axis(op)))
+        groups, carried = (
+            np.any(_by_group(op, outputs), 1),
+            _by_group(op, slim.carries(self.axis(op))),
+        )
         if not op.shared and not _is_filled_up(carried, groups):
             return build.align(op, 0, slim)
         return slim

@@ -15,7 +15,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, tidy
+from keras_sbp.program.units import Known, Needs, every, only, tidy
 
 
 class Merge(LayerHandler):
@@ -49,15 +49,15 @@ class Merge(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each operand must carry the units of the output."""
-        return [o.needs(op, needed[0]) for o in self.operands(op) if o.index is not None]
+        return [o.needs(op, only(needed)) for o in self.operands(op) if o.index is not None]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer on operands that carry the same units."""
         passing = self.scaled_axes(op)
-        slims = dict(enumerate(inputs))
-        slims, carried = align_operands(op, self.operands(op), slims, build, passing)
+        given = dict(enumerate(every(inputs)))
+        slims, carried = align_operands(op, self.operands(op), given, build, passing)
         tensor = self.call(op, slims, carried, build)
         first = slims[0]
         return [
@@ -118,8 +118,8 @@ class FoldingMerge(Merge):
             return super().rebuild(op, inputs, needed, build)
         operands = self.operands(op)
         constants = {i: operands[i].constants(op, known, axis) for i in folded}
-        slope, offset = self.fold(op, constants, op.outputs[0].shape[axis])
-        varying = {i: slim for i, slim in enumerate(inputs) if i not in folded}
+        slope, offset = self.fold(op, constants, op.outputs[0].size(axis))
+        varying = {i: slim for i, slim in enumerate(inputs) if slim is not None and i not in folded}
         slims, carried = align_operands(op, operands, varying, build)
         if len(slims) > 1:
             tensor = self.call(op, slims, carried, build)
@@ -242,26 +242,25 @@ class Operand:
         own = axis - (op.outputs[0].rank - len(self.shape))
         return own if own > 0 else None
 
-    def has_units_of(self, op: Op, axis: int) -> bool:
-        """Tells whether the operand has one unit for each of the output's along an axis."""
+    def axis_of_units(self, op: Op, axis: int) -> int | None:
+        """Returns the axis with one unit for each of the output's along an axis, or None."""
         own, size = self.own_axis(op, axis), op.outputs[0].shape[axis]
-        return own is not None and size is not None and self.shape[own] == size
+        return own if own is not None and size is not None and self.shape[own] == size else None
 
     def constants(self, op: Op, known: list[Known], axis: int) -> np.ndarray:
         """Returns the constants along an axis of the output, repeated where it broadcasts."""
-        size = op.outputs[0].shape[axis]
+        size = op.outputs[0].size(axis)
         if self.array is not None:
             return np.broadcast_to(constant_slices(self.array, axis), size)
         own = self.own_axis(op, axis)
+        if self.index is None or own is None:
+            return np.full(size, np.nan)
         return np.broadcast_to(known[self.index].get(own, np.array([np.nan])), size)
 
     def needs(self, op: Op, needed: Needs) -> Needs:
         """Returns what must be there of the operand for the needed units of the output."""
-        return {
-            self.own_axis(op, axis): keep
-            for axis, keep in needed.items()
-            if self.has_units_of(op, axis)
-        }
+        own = {axis: self.axis_of_units(op, axis) for axis in needed}
+        return {a: needed[axis] for axis, a in own.items() if a is not None}
 
 
 def align_operands(
@@ -287,7 +286,7 @@ def _carried(
     carried: dict[int, list[np.ndarray]] = {}
     for axis in range(1, op.outputs[0].rank):
         for operand in operands:
-            if operand.index in slims and operand.has_units_of(op, axis):
-                own = operand.own_axis(op, axis)
+            own = operand.axis_of_units(op, axis)
+            if operand.index is not None and operand.index in slims and own is not None:
                 carried.setdefault(axis, []).append(slims[operand.index].carries(own))
     return carried

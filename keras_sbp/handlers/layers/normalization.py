@@ -17,7 +17,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.units import Known, Needs, constants, kept, tidy
+from keras_sbp.program.units import Known, Needs, constants, kept, only, tidy
 
 
 @register_handler(layers.LayerNormalization)
@@ -55,13 +55,13 @@ class LayerNormalization(LayerHandler):
         """Everything along the normalised axes; what is needed of the output along others."""
         if op.shared:
             return [{}]
-        return [{axis: keep for axis, keep in needed[0].items() if axis not in _axes(op)}]
+        return [{axis: keep for axis, keep in only(needed).items() if axis not in _axes(op)}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer with the same weights."""
-        slim = build.settle(inputs[0])
+        slim = build.settle(only(inputs))
         weights = {"gamma": op.operation.gamma, "beta": op.operation.beta}
         weights = {name: numpy_weight(w) for name, w in weights.items() if w is not None}
         layer, tensor = build.call(op, slim.tensor, weights)
@@ -77,7 +77,7 @@ def _spread(op: Op, weight: keras.Variable | None, default: float) -> np.ndarray
     """A weight with the rank of the input, as Keras broadcasts it. float64."""
     shape = [1] * op.inputs[0].rank
     for axis in _axes(op):
-        shape[axis] = op.inputs[0].shape[axis]
+        shape[axis] = op.inputs[0].size(axis)
     if weight is None:
         return np.full(shape, default)
     return numpy_weight(weight).astype(np.float64).reshape(shape)
@@ -108,7 +108,7 @@ class GroupNormalization(LayerHandler):
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A group of zeros becomes beta, and so does a channel whose gamma is 0."""
         axis = _channel_axis(op)
-        zero = constants(inputs[0], axis, op.inputs[0].shape[axis]) == 0
+        zero = constants(inputs[0], axis, op.inputs[0].size(axis)) == 0
         is_beta = np.repeat(_by_group(op, zero).all(1), _group_size(op))
         if any((constant == 0).all() for constant in inputs[0].values()):
             is_beta[:] = True
@@ -119,17 +119,18 @@ class GroupNormalization(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """The groups of needed channels, at all positions."""
+        wanted = only(needed)
         axis = _channel_axis(op)
-        if axis not in needed[0]:
+        if axis not in wanted:
             return [{}]
-        return [{axis: np.repeat(_by_group(op, needed[0][axis]).any(1), _group_size(op))}]
+        return [{axis: np.repeat(_by_group(op, wanted[axis]).any(1), _group_size(op))}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """Fewer groups of the same size."""
         axis, size = _channel_axis(op), _group_size(op)
-        slim = build.settle(inputs[0])
+        slim = build.settle(only(inputs))
         # More may be carried than was asked for, but only whole groups are of use.
         groups = _by_group(op, slim.carries(axis)).all(1)
         carried = np.repeat(groups, size)
@@ -178,19 +179,20 @@ class SquareNorm(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Along the normalised axes, units that are not 0 or are needed; else what is needed."""
-        needs = {} if op.shared else dict(needed[0])
+        wanted = only(needed)
+        needs = {} if op.shared else dict(wanted)
         for axis in _axes(op):
-            size = op.inputs[0].shape[axis]
+            size = op.inputs[0].size(axis)
             if size is not None:
                 counts = constants(inputs[0], axis, size) != 0
-                needs[axis] = at_least_one(counts | kept(needed[0], axis, size))
+                needs[axis] = at_least_one(counts | kept(wanted, axis, size))
         return [needs]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer on fewer units."""
-        slim = build.settle(inputs[0])
+        slim = build.settle(only(inputs))
         tensor, rescale = self.rebuild_layer(op, slim, build)
         return [build.slim(op.outputs[0], tensor, carried=slim.carried, rescale=rescale)]
 

@@ -10,7 +10,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, tidy
+from keras_sbp.program.units import Known, Needs, only, tidy
 
 
 class ChannelWise(LayerHandler):
@@ -37,15 +37,16 @@ class ChannelWise(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each channel needs itself, at all positions."""
+        wanted = only(needed)
         axis, axis_out = self.axes(op)
-        return [{axis: needed[0][axis_out]} if axis_out in needed[0] else {}]
+        return [{axis: wanted[axis_out]} if axis_out in wanted else {}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer on fewer channels."""
         axis, axis_out = self.axes(op)
-        slim = build.settle(inputs[0], {axis})
+        slim = build.settle(only(inputs), {axis})
 
         def moved(by_axis: dict) -> dict:
             return {axis_out: by_axis[axis]} if axis in by_axis else {}

@@ -14,7 +14,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, tidy
+from keras_sbp.program.units import Known, Needs, constants, only, tidy
 
 
 class FixedAffine(LayerHandler):
@@ -34,7 +34,7 @@ class FixedAffine(LayerHandler):
         if slope.size == offset.size == 1:
             return [tidy({axis: c * slope + offset for axis, c in inputs[0].items()})]
         axis = op.inputs[0].rank - 1
-        constant = constants(inputs[0], axis, op.inputs[0].shape[axis])
+        constant = constants(inputs[0], axis, op.inputs[0].size(axis))
         return [tidy({axis: constant * slope + offset})]
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
@@ -45,7 +45,7 @@ class FixedAffine(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer with the numbers of the carried features."""
-        slim = build.settle(inputs[0])
+        slim = build.settle(only(inputs))
         changes = self.narrowed_config(op, slim.carried.get(slim.source.rank - 1, np.s_[:]))
         tensor = build.layer(op, **changes)(slim.tensor)
         return [build.slim(op.outputs[0], tensor, carried=slim.carried)]

@@ -28,7 +28,7 @@ from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.registry import stock_class
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, kept
+from keras_sbp.program.units import Known, Needs, constants, kept, only
 
 
 class Recurrent(LayerHandler):
@@ -79,7 +79,7 @@ class Recurrent(LayerHandler):
         """Narrower kernels of all gates; pending scales go into the input kernels."""
         recurrences = _recurrences(op)
         axis, units = _axis(recurrences, op.inputs[0].rank), _units(op, recurrences, needed)
-        slim = build.settle(inputs[0], () if op.shared else {axis})
+        slim = build.settle(only(inputs), () if op.shared else {axis})
         if not op.shared:
             slim = build.trim(op, slim, axis, _macs_per_input(op, recurrences, units))
         biases = [each.bias_with(slim.absorbed(axis)) for each in recurrences]
@@ -87,7 +87,7 @@ class Recurrent(LayerHandler):
             each.layer.cell.use_bias or bool(bias[..., units].any())
             for each, bias in zip(recurrences, biases, strict=True)
         ]
-        weights = {}
+        weights: dict[str, np.ndarray] = {}
         for cell, each, bias, has_bias in zip(
             self.cells, recurrences, biases, use_bias, strict=True
         ):
@@ -117,7 +117,7 @@ class Recurrent(LayerHandler):
         rows = [np.moveaxis(each.kernel, -1, 0).reshape(each.units, -1) for each in recurrences]
         if any(len(each) != len(rows[0]) for each in rows):
             return None
-        side_by_side = op.outputs[0].shape[axis] > len(rows[0])
+        side_by_side = op.outputs[0].size(axis) > len(rows[0])
         return np.concatenate(rows, axis=0 if side_by_side else 1)
 
 
@@ -181,7 +181,7 @@ def _units(op: Op, recurrences: list[Recurrence], needed: list[Needs | None]) ->
         if needs is not None:
             axis = _axis(recurrences, tensor.rank)
             # Directions side by side fold onto each other.
-            units |= kept(needs, axis, tensor.shape[axis]).reshape(-1, units.size).any(0)
+            units |= kept(needs, axis, tensor.size(axis)).reshape(-1, units.size).any(0)
     reads = np.logical_or.reduce([each.reads for each in recurrences])
     return closed(at_least_one(units), reads)
 
@@ -189,7 +189,7 @@ def _units(op: Op, recurrences: list[Recurrence], needed: list[Needs | None]) ->
 def _carried(recurrences: list[Recurrence], output: Tensor, units: np.ndarray) -> Needs:
     """What an output has where these hidden units stay; directions side by side fold apart."""
     axis = _axis(recurrences, output.rank)
-    return {axis: np.tile(units, output.shape[axis] // units.size)}
+    return {axis: np.tile(units, output.size(axis) // units.size)}
 
 
 def _macs_per_input(op: Op, recurrences: list[Recurrence], units: np.ndarray) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +9,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_sbp.handlers._common import at_least_one
+from keras_sbp.handlers._common import at_least_one, elements, understood
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
-from keras_sbp.program.program import Op
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.units import Known, Needs, kept, tidy
+from keras_sbp.program.units import Known, Needs, kept, only, tidy
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,13 @@ class Regroup(LayerHandler):
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """A merged unit is constant where one of its slices is; a split one where all agree."""
         known: Known = {}
-        for block in self.blocks(op):
+        for block in understood(self.blocks(op)):
             if block.merges:
-                sizes = [op.inputs[0].shape[a] for a in block.inputs]
-                constant = _merge_constants(inputs[0], block.inputs, sizes)
+                constant = _merge_constants(inputs[0], block.inputs, op.inputs[0])
                 if constant is not None:
                     known[block.outputs[0]] = constant
             elif block.splits and block.inputs[0] in inputs[0]:
-                sizes = [op.outputs[0].shape[a] for a in block.outputs]
+                sizes = [op.outputs[0].size(a) for a in block.outputs]
                 grid = inputs[0][block.inputs[0]].reshape(sizes)
                 for i, axis in enumerate(block.outputs):
                     known[axis] = _agreed(np.moveaxis(grid, i, 0).reshape(sizes[i], -1))
@@ -80,17 +78,17 @@ class Regroup(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Input axes are restricted one by one, to the smallest block that holds the need."""
+        wanted = only(needed)
         needs: Needs = {}
-        for block in self.blocks(op):
-            if block.merges and block.outputs[0] in needed[0]:
-                sizes = [op.inputs[0].shape[a] for a in block.inputs]
-                grid = needed[0][block.outputs[0]].reshape(sizes)
+        for block in understood(self.blocks(op)):
+            if block.merges and block.outputs[0] in wanted:
+                sizes = [op.inputs[0].size(a) for a in block.inputs]
+                grid = wanted[block.outputs[0]].reshape(sizes)
                 for i, axis in enumerate(block.inputs):
-                    needs[axis] = np.moveaxis(grid, i, 0).reshape(sizes[i], -1).any(1)
-            elif block.splits and any(axis in needed[0] for axis in block.outputs):
-                shape = op.outputs[0].shape
+                    needs[axis] = np.any(np.moveaxis(grid, i, 0).reshape(sizes[i], -1), 1)
+            elif block.splits and any(axis in wanted for axis in block.outputs):
                 needs[block.inputs[0]] = _outer(
-                    [kept(needed[0], axis, shape[axis]) for axis in block.outputs]
+                    [kept(wanted, axis, op.outputs[0].size(axis)) for axis in block.outputs]
                 )
         return [needs]
 
@@ -98,8 +96,8 @@ class Regroup(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same regrouping of what is carried."""
-        blocks = self.blocks(op)
-        slim = build.settle(inputs[0], {a for b in blocks if b.merges for a in b.inputs})
+        blocks = understood(self.blocks(op))
+        slim = build.settle(only(inputs), {a for b in blocks if b.merges for a in b.inputs})
         carried: Needs = {}
         scale: dict[int, np.ndarray] = {}
         rescale: dict[int, Rescale] = {}
@@ -112,9 +110,9 @@ class Regroup(LayerHandler):
                 if block.is_same_axis and block.inputs[0] in slim.rescale:
                     rescale[block.outputs[0]] = slim.rescale[block.inputs[0]]
             elif block.splits:
-                axis, shape = block.inputs[0], op.outputs[0].shape
-                keeps = {a: kept(needed[0], a, shape[a]) for a in block.outputs}
-                slim = build.take(slim, axis, _outer(list(keeps.values())))
+                wanted = only(needed)
+                keeps = {a: kept(wanted, a, op.outputs[0].size(a)) for a in block.outputs}
+                slim = build.take(slim, block.inputs[0], _outer(list(keeps.values())))
                 carried |= keeps
         tensor = self.call(op, slim, carried, build)
         return [build.slim(op.outputs[0], tensor, carried=carried, scale=scale, rescale=rescale)]
@@ -175,20 +173,21 @@ def match_axes(before: tuple[int | None, ...], after: tuple[int | None, ...]) ->
         i, j = i + 1, j + 1
         if i > len(before) or j > len(after):
             return _append_ones(blocks, before, after, start_i, start_j)
-        if None in (before[start_i], after[start_j]):
-            if before[start_i] is not None or after[start_j] is not None:
+        left, right = before[start_i], after[start_j]
+        if left is None or right is None:
+            if left != right:
                 return None
         else:
-            left, right = before[start_i], after[start_j]
             while left != right:
                 grow_left = left < right
                 position, shape = (i, before) if grow_left else (j, after)
-                if position >= len(shape) or not shape[position] or not left or not right:
+                size = shape[position] if position < len(shape) else None
+                if not size or not left or not right:
                     return None
                 if grow_left:
-                    left, i = left * shape[position], i + 1
+                    left, i = left * size, i + 1
                 else:
-                    right, j = right * shape[position], j + 1
+                    right, j = right * size, j + 1
         blocks.append(Block(tuple(range(start_i, i)), tuple(range(start_j, j))))
     return blocks
 
@@ -203,14 +202,10 @@ def match_last_axes(
     """
     for i in range(1, len(before)):
         for j in range(1, len(after)):
-            if _elements(before[i:]) == _elements(after[j:]) is not None:
+            if elements(before[i:]) == elements(after[j:]) is not None:
                 blocks = match_axes((None, *before[i:]), (None, *after[j:]))
                 return blocks and [block.shifted(i - 1, j - 1) for block in blocks]
     return None
-
-
-def _elements(sizes: tuple[int | None, ...]) -> int | None:
-    return None if None in sizes else math.prod(sizes)
 
 
 def without_ones(block: Block, before: tuple, after: tuple) -> Block:
@@ -243,15 +238,13 @@ def _outer(arrays: list[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _merge_constants(
-    known: Known, axes: tuple[int, ...], sizes: list[int | None]
-) -> np.ndarray | None:
+def _merge_constants(known: Known, axes: tuple[int, ...], tensor: Tensor) -> np.ndarray | None:
     merged = None
     for i, axis in enumerate(axes):
         if axis in known:
             shape = [1] * len(axes)
             shape[i] = -1
-            here = np.broadcast_to(known[axis].reshape(shape), sizes)
+            here = np.broadcast_to(known[axis].reshape(shape), [tensor.size(a) for a in axes])
             merged = here if merged is None else np.where(np.isnan(merged), here, merged)
     return None if merged is None else merged.reshape(-1).copy()
 
@@ -272,13 +265,13 @@ class Permute(LayerHandler):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """What is needed moves back."""
         sources = (0, *op.operation.dims)
-        return [{sources[axis]: keep for axis, keep in needed[0].items()}]
+        return [{sources[axis]: keep for axis, keep in only(needed).items()}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same layer."""
-        slim = inputs[0]
+        slim = only(inputs)
         return [
             build.slim(
                 op.outputs[0],
@@ -305,14 +298,15 @@ class RepeatVector(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """The features that any repetition needs."""
-        return [{1: needed[0][2]} if 2 in needed[0] else {}]
+        wanted = only(needed)
+        return [{1: wanted[2]} if 2 in wanted else {}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """As many repetitions as are needed."""
-        slim = inputs[0]
-        times = at_least_one(kept(needed[0], 1, op.operation.n))
+        slim = only(inputs)
+        times = at_least_one(kept(only(needed), 1, op.operation.n))
         return [
             build.slim(
                 op.outputs[0],

@@ -16,7 +16,7 @@ from keras_sbp.program.handler import LayerHandler, find_handler, register_handl
 from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
 from keras_sbp.program.unfold import input_dtype
-from keras_sbp.program.units import Known, Needs
+from keras_sbp.program.units import Known, Needs, only
 
 
 @register_handler(layers.TimeDistributed)
@@ -47,7 +47,7 @@ class TimeDistributed(LayerHandler):
         """As at one step; all steps are needed."""
         inner = inner_call(op)
         handler, _ = find_handler(inner)
-        needs = handler.needs(inner, [_at_one_step(needed[0])], [_at_one_step(inputs[0])])
+        needs = handler.needs(inner, [_at_one_step(only(needed))], [_at_one_step(inputs[0])])
         return [None if each is None else _with_time(each) for each in needs]
 
     def computes(self, op: Op, needed: list[Needs | None]) -> list[Needs | None]:
@@ -61,15 +61,16 @@ class TimeDistributed(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The layer inside made anew for one step, with its repairs, if any, in a small model."""
-        steps = {axis for axis in inputs[0].scale if axis > 1}
-        slim = build.settle(inputs[0], () if op.shared else steps)
+        given = only(inputs)
+        steps = {axis for axis in given.scale if axis > 1}
+        slim = build.settle(given, () if op.shared else steps)
         inner = inner_call(op)
         handler, _ = find_handler(inner)
         one_step = _one_step(op, inner, slim)
         known = {inner.inputs[0]: one_step.known}
         known[inner.outputs[0]] = _at_one_step(build.known(op.outputs[0]))
         inside = Builder(known, {(inner, 0): _at_one_step(build.edge(op, 0))})
-        [result] = handler.rebuild(inner, [one_step], [_at_one_step(needed[0])], inside)
+        [result] = handler.rebuild(inner, [one_step], [_at_one_step(only(needed))], inside)
         wrapper = _wrapper(op, one_step.tensor, result.tensor, build)
         return [
             build.slim(

@@ -213,14 +213,15 @@ def _argument(op: Op, operand: Operand, constants: np.ndarray) -> Any:
 
 def _narrowed(operand: Operand, carried: Needs) -> Any:
     """The fixed numbers of the carried units."""
+    shape = () if operand.array is None else operand.array.shape
     narrowing = {
         axis: keep
         for axis, keep in carried.items()
-        if operand.array.shape[axis] == keep.size and not keep.all()
+        if axis < len(shape) and shape[axis] == keep.size and not keep.all()
     }
     if not narrowing:
         return operand.fixed
-    array = keras.ops.convert_to_numpy(operand.fixed).reshape(operand.array.shape)
+    array = keras.ops.convert_to_numpy(operand.fixed).reshape(shape)
     for axis, keep in narrowing.items():
         array = array.compress(keep, axis)
     return _like(operand.fixed, array)

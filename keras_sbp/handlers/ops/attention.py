@@ -15,7 +15,7 @@ from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op, is_tensor
 from keras_sbp.program.shapes import Shape
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, tidy
+from keras_sbp.program.units import Known, Needs, constants, every, only, tidy
 
 # The axes of query, key, value and output.
 ROWS, HEADS, WIDTH = 1, 2, 3
@@ -61,7 +61,7 @@ class DotProductAttention(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each head needs itself; a product of width with 0 on one side is not needed."""
-        query, key, value = op.args[0].shape, op.args[1].shape, needed[0]
+        query, key, value = op.args[0].shape, op.args[1].shape, only(needed)
         zero = [constants(known, WIDTH, query[WIDTH]) == 0 for known in inputs[:2]]
         needs: list[Needs] = [{WIDTH: at_least_one(~(zero[0] | zero[1]))} for _ in zero]
         needs.append({WIDTH: value[WIDTH]} if WIDTH in value else {})
@@ -77,14 +77,16 @@ class DotProductAttention(LayerHandler):
             needs.append(
                 {a: k for a, k in along.items() if k is not None and extra.shape[a] == k.size}
             )
-        return needs
+        return [*needs]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same call on fewer heads and less width, with the scale of the original width."""
-        inputs = [build.settle(s, {HEADS, WIDTH} if i == 2 else ()) for i, s in enumerate(inputs)]
-        slims = [build.align(op, i, slim) for i, slim in enumerate(inputs)]
+        slims = [
+            build.align(op, i, build.settle(slim, {HEADS, WIDTH} if i == 2 else ()))
+            for i, slim in enumerate(every(inputs))
+        ]
         query, key, value = slims[:3]
         extras = _narrowed_extras(op, slims)
         tensor = attend(
@@ -185,8 +187,9 @@ def _with_heads(
 def _scale(op: Op, query: Slim) -> Any:
     """The scale of the original width; None lets Keras take that of the width left."""
     scale, width = op.kwargs.get("scale"), query.source.shape[WIDTH]
-    narrower = query.tensor.shape[WIDTH] != width
-    return default_scale(width) if scale is None and narrower else scale
+    if scale is not None or width is None or query.tensor.shape[WIDTH] == width:
+        return scale
+    return default_scale(width)
 
 
 def attend(

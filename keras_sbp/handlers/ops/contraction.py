@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 from keras_sbp import _keras
-from keras_sbp.handlers._common import at_least_one
+from keras_sbp.handlers._common import at_least_one, understood
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.equation import Equation, matmul_equation, parse
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op, is_tensor
 from keras_sbp.program.slim import Rescale, Slim
-from keras_sbp.program.units import Known, Needs, constant_everywhere, tidy
+from keras_sbp.program.units import Known, Needs, constant_everywhere, every, only, tidy
 
 
 class Contraction(LayerHandler):
@@ -44,7 +44,7 @@ class Contraction(LayerHandler):
 
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """Zeros of any operand are zeros of the result."""
-        equation, zeros = self.equation(op), self._zeros(op, inputs)
+        equation, zeros = understood(self.equation(op)), self._zeros(op, inputs)
         if any(zero.all() for zero in zeros.values()):
             return [constant_everywhere(0.0, op.outputs[0].shape)]
         axes = {equation.output.index(a): zero for a, zero in zeros.items() if a in equation.output}
@@ -52,13 +52,14 @@ class Contraction(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """What is summed must not be 0 in any operand; what is not is needed as in the result."""
-        equation, zeros = self.equation(op), self._zeros(op, inputs)
+        wanted = only(needed)
+        equation, zeros = understood(self.equation(op)), self._zeros(op, inputs)
         keeps: dict[str, np.ndarray] = {}
         for letter, zero in zeros.items():
             if letter not in equation.output:
                 keeps[letter] = at_least_one(~zero)
-            elif equation.output.index(letter) in needed[0]:
-                keeps[letter] = needed[0][equation.output.index(letter)]
+            elif equation.output.index(letter) in wanted:
+                keeps[letter] = wanted[equation.output.index(letter)]
         return [
             {axis: keeps[a] for axis, a in enumerate(term) if a in keeps}
             for term, x in zip(equation.operands, op.args, strict=True)
@@ -69,16 +70,17 @@ class Contraction(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same product of operands that carry the same units."""
-        equation, sizes = self.equation(op), self._sizes(op)
+        wanted = only(needed)
+        equation, sizes = understood(self.equation(op)), self._sizes(op)
         followed = "".join(a for a in equation.output if a in sizes)
         terms = [t for t, x in zip(equation.operands, op.args, strict=True) if is_tensor(x)]
         slims = [
             build.settle(slim, {axis for axis, a in enumerate(term) if a in followed})
-            for term, slim in zip(terms, inputs, strict=True)
+            for term, slim in zip(terms, every(inputs), strict=True)
         ]
         if not _agree(terms, slims, sizes):
             slims = [build.align(op, i, slim) for i, slim in enumerate(slims)]
-        keeps = {a: needed[0][axis] for axis, a in enumerate(equation.output) if axis in needed[0]}
+        keeps = {a: wanted[axis] for axis, a in enumerate(equation.output) if axis in wanted}
         for term, slim in zip(terms, slims, strict=True):
             keeps |= {a: slim.carries(axis) for axis, a in enumerate(term) if a in sizes}
         waiting = iter(slims)
@@ -108,7 +110,7 @@ class Contraction(LayerHandler):
         return equation.multiplications([x.shape for x in op.args], op.outputs[0].shape)
 
     def _sizes(self, op: Op) -> dict[str, int]:
-        equation = self.equation(op)
+        equation = understood(self.equation(op))
         sizes = equation.sizes([x.shape for x in op.args], op.outputs[0].shape)
         sizes.pop(equation.output[0], None)
         return sizes
@@ -117,7 +119,7 @@ class Contraction(LayerHandler):
         """Which units are 0 in some operand, by letter."""
         zeros = {letter: np.zeros(size, bool) for letter, size in self._sizes(op).items()}
         known = iter(inputs)
-        for term, x in zip(self.equation(op).operands, op.args, strict=True):
+        for term, x in zip(understood(self.equation(op)).operands, op.args, strict=True):
             constants = next(known) if is_tensor(x) else _zero_slices(x)
             for axis, letter in enumerate(term):
                 if axis in constants and letter in zeros:

@@ -14,7 +14,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, kept, tidy, wholly_constant
+from keras_sbp.program.units import Known, Needs, kept, only, tidy, wholly_constant
 
 
 @register_handler(numpy_ops.Concatenate)
@@ -58,11 +58,12 @@ class Stack(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """The tensors that are needed, each with the units that are."""
-        keep = at_least_one(kept(needed[0], self._axis(op), len(op.inputs)))
+        wanted = only(needed)
+        keep = at_least_one(kept(wanted, self._axis(op), len(op.inputs)))
         own = {
-            axis: needed[0][self._after(op, axis)]
+            axis: wanted[self._after(op, axis)]
             for axis in range(1, op.inputs[0].rank)
-            if self._after(op, axis) in needed[0]
+            if self._after(op, axis) in wanted
         }
         return [own if each else None for each in keep]
 

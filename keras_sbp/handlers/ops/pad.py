@@ -11,7 +11,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constants, tidy
+from keras_sbp.program.units import Known, Needs, constants, only, tidy
 
 
 @register_handler(numpy_ops.Pad)
@@ -54,7 +54,7 @@ class Pad(LayerHandler):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """What lies between the padding."""
         needs: Needs = {}
-        for axis, keep in needed[0].items():
+        for axis, keep in only(needed).items():
             before, after = _widths(op)[axis]
             if _is_filled(op):
                 needs[axis] = at_least_one(keep[before : keep.size - after])
@@ -66,14 +66,15 @@ class Pad(LayerHandler):
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """As much padding as is needed."""
+        wanted = only(needed)
         passing = {a for a in range(1, op.inputs[0].rank) if self._passes_scales(op, a)}
-        slim = build.settle(inputs[0], passing)
+        slim = build.settle(only(inputs), passing)
         widths, carried, scale = [], {}, {}
         for axis, (size, (before, after)) in enumerate(
             zip(op.inputs[0].shape, _widths(op), strict=True)
         ):
-            if _is_filled(op) and axis in needed[0] and (before or after):
-                keep = needed[0][axis]
+            if _is_filled(op) and axis in wanted and (before or after):
+                keep = wanted[axis]
                 first, last = keep[:before], keep[keep.size - after :]
             else:
                 first, last = np.ones(before, bool), np.ones(after, bool)

@@ -12,9 +12,9 @@ from keras_sbp.handlers._common import at_least_one
 from keras_sbp.handlers.ops._shared import UNUSUAL_ARGUMENTS, reads_one_tensor
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler
-from keras_sbp.program.program import Op
+from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constant_everywhere, kept, tidy, union
+from keras_sbp.program.units import Known, Needs, constant_everywhere, kept, only, tidy, union
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +43,20 @@ class View:
             if axis in by_axis
         }
 
-    def needs(self, needed: Needs, shape: tuple[int | None, ...]) -> Needs:
-        """Returns the units of the input, of this shape, behind those of the result."""
+    def needs(self, needed: Needs, tensor: Tensor) -> Needs:
+        """Returns the units of the input tensor behind those of the result."""
         needs: Needs = {}
         for out, axis in enumerate(self.axes):
-            if axis in self.picks:
+            if axis is not None and axis in self.picks:
                 keep = at_least_one(kept(needed, out, self.picks[axis].size))
-                needs[axis] = np.zeros(shape[axis], bool)
+                needs[axis] = np.zeros(tensor.size(axis), bool)
                 needs[axis][self.picks[axis][keep]] = True
             elif axis is not None and out in needed:
                 needs[axis] = needed[out]
         for axis, position in self.fixed.items():
-            if shape[axis] is not None:
-                needs[axis] = np.arange(shape[axis]) == position
+            size = tensor.shape[axis]
+            if size is not None:
+                needs[axis] = np.arange(size) == position
         return needs
 
 
@@ -100,11 +101,10 @@ class Rearrange(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """What is needed of any result."""
-        views, shape = self.views(op), op.inputs[0].shape
         return [
             union(
-                None if needs is None else view.needs(needs, shape)
-                for view, needs in zip(views, needed, strict=True)
+                None if needs is None else view.needs(needs, op.inputs[0])
+                for view, needs in zip(self.views(op), needed, strict=True)
             )
         ]
 
@@ -117,7 +117,8 @@ class Rearrange(LayerHandler):
     ) -> list[Slim]:
         """The same rearrangement of what is carried."""
         views = self.views(op)
-        slim = build.settle(inputs[0], set.intersection(*(set(view.axes) for view in views)))
+        passing = {a for a in range(op.inputs[0].rank) if all(a in view.axes for view in views)}
+        slim = build.settle(only(inputs), passing)
         slim = self.narrow(op, slim, build)
         tensors = self.call(op, slim, build)
         return [

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import abc
-import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from keras_sbp._keras import numpy_ops
-from keras_sbp.handlers._common import at_least_one
+from keras_sbp.handlers._common import at_least_one, elements
 from keras_sbp.handlers.ops._shared import UNUSUAL_ARGUMENTS, anew, axes_of, reads_one_tensor
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constant_everywhere, tidy, wholly_constant
+from keras_sbp.program.units import Known, Needs, constant_everywhere, only, tidy, wholly_constant
 
 
 class Reduction(LayerHandler):
@@ -35,8 +36,7 @@ class Reduction(LayerHandler):
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """Of constants, the reduction of equal numbers."""
         axes, known = axes_of(op, op.operation.axis), inputs[0]
-        sizes = [op.inputs[0].shape[axis] for axis in axes]
-        count = None if None in sizes else math.prod(sizes)
+        count = elements([op.inputs[0].shape[axis] for axis in axes])
         reduced = wholly_constant({axis: c for axis, c in known.items() if axis in axes})
         if reduced is not None:
             repeats = None if count is None else count // known[reduced].size
@@ -54,22 +54,28 @@ class Reduction(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Everything along the reduced axes."""
-        return [{axis: needed[0][a] for axis, a in _left(op).items() if a in needed[0]}]
+        wanted = only(needed)
+        return [{axis: wanted[a] for axis, a in _left(op).items() if a in wanted}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same operation."""
         left = _left(op)
-        slim = build.settle(inputs[0], set(left) if self.homogeneous else ())
-        parts = {"carried": slim.carried, "scale": slim.scale}
-        if self.homogeneous:
-            parts["rescale"] = slim.rescale
-        moved = {
-            name: {after: part[axis] for axis, after in left.items() if axis in part}
-            for name, part in parts.items()
-        }
-        return [build.slim(op.outputs[0], anew(op, build)(slim.tensor), **moved)]
+        slim = build.settle(only(inputs), set(left) if self.homogeneous else ())
+
+        def moved(by_axis: Mapping[int, Any]) -> dict[int, Any]:
+            return {after: by_axis[axis] for axis, after in left.items() if axis in by_axis}
+
+        return [
+            build.slim(
+                op.outputs[0],
+                anew(op, build)(slim.tensor),
+                carried=moved(slim.carried),
+                scale=moved(slim.scale),
+                rescale=moved(slim.rescale) if self.homogeneous else {},
+            )
+        ]
 
 
 def _left(op: Op) -> dict[int, int]:
@@ -103,7 +109,7 @@ class Sum(Reduction):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """What is not 0, along the reduced axes."""
-        needs = super().needs(op, needed, inputs)[0]
+        needs = only(super().needs(op, needed, inputs))
         for axis in set(axes_of(op, op.operation.axis)) & inputs[0].keys():
             needs[axis] = at_least_one(inputs[0][axis] != 0)
         return [needs]

@@ -10,7 +10,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, kept
+from keras_sbp.program.units import Known, Needs, kept, only
 
 
 @register_handler(_keras.numpy_ops.Repeat)
@@ -36,19 +36,20 @@ class Repeat(LayerHandler):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """A unit is needed while one of its copies is."""
+        wanted = only(needed)
         axis = _axis(op)
-        needs = {a: keep for a, keep in needed[0].items() if a != axis}
-        if axis in needed[0]:
-            size = op.inputs[0].shape[axis]
-            needs[axis] = np.bincount(_owners(op)[needed[0][axis]], minlength=size) > 0
+        needs = {a: keep for a, keep in wanted.items() if a != axis}
+        if axis in wanted:
+            size = op.inputs[0].size(axis)
+            needs[axis] = np.bincount(_owners(op)[wanted[axis]], minlength=size) > 0
         return [needs]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The copies that are needed: a `take`, where units have unequal numbers of them."""
-        axis, owners, slim = _axis(op), _owners(op), inputs[0]
-        copies = kept(needed[0], axis, op.outputs[0].shape[axis])
+        axis, owners, slim = _axis(op), _owners(op), only(inputs)
+        copies = kept(only(needed), axis, op.outputs[0].size(axis))
         places = (np.cumsum(slim.carries(axis)) - 1)[owners[copies]]
         carried = int(slim.carries(axis).sum())
         each = len(places) // carried
@@ -74,4 +75,4 @@ def _axis(op: Op) -> int:
 
 def _owners(op: Op) -> np.ndarray:
     """The input unit of each output unit."""
-    return np.repeat(np.arange(op.inputs[0].shape[_axis(op)]), op.operation.repeats)
+    return np.repeat(np.arange(op.inputs[0].size(_axis(op))), op.operation.repeats)

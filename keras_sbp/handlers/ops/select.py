@@ -14,7 +14,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import register_handler
 from keras_sbp.program.program import Op, Tensor
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs
+from keras_sbp.program.units import Known, Needs, only
 
 _ALL = slice(None)
 
@@ -39,11 +39,15 @@ class GetItem(Rearrange):
 
     def views(self, op: Op) -> list[View]:
         """One pick for each slice; of unknown sizes nothing can be said."""
-        axes, picks, fixed = [], {}, {}
+        axes: list[int | None] = []
+        picks: dict[int, np.ndarray] = {}
+        fixed: dict[int, int] = {}
         for axis, part in _parts(op):
-            size = None if axis is None else op.inputs[0].shape[axis]
             if axis is None or isinstance(part, slice):
                 axes.append(axis)
+            if axis is None:
+                continue
+            size = op.inputs[0].shape[axis]
             if isinstance(part, slice) and part != _ALL and size is not None:
                 picks[axis] = np.arange(size)[part]
             elif isinstance(part, int):
@@ -172,7 +176,7 @@ class Flip(Rearrange):
         """The positions from the last to the first."""
         shape = op.inputs[0].shape
         axes = [axis for axis in axes_of(op, op.operation.axis) if shape[axis] is not None]
-        picks = {axis: np.arange(shape[axis])[::-1] for axis in axes}
+        picks = {axis: np.arange(op.inputs[0].size(axis))[::-1] for axis in axes}
         return [View(tuple(range(len(shape))), picks)]
 
     def refuses(self, op: Op) -> str | None:
@@ -194,13 +198,14 @@ class Roll(Flip):
 
     def views(self, op: Op) -> list[View]:
         """The positions, rolled."""
-        shape, picks = op.inputs[0].shape, {}
+        picks: dict[int, np.ndarray] = {}
         axes, shifts = axes_of(op, op.operation.axis), op.operation.shift
         shifts = shifts if isinstance(shifts, list | tuple) else [shifts] * len(axes)
         for axis, shift in zip(axes, shifts, strict=True):
-            if shape[axis] is not None:
-                picks[axis] = np.roll(picks.get(axis, np.arange(shape[axis])), shift)
-        return [View(tuple(range(len(shape))), picks)]
+            size = op.inputs[0].shape[axis]
+            if size is not None:
+                picks[axis] = np.roll(picks.get(axis, np.arange(size)), shift)
+        return [View(tuple(range(op.inputs[0].rank)), picks)]
 
     def refuses(self, op: Op) -> str | None:
         """Refuses several shifts along one axis."""
@@ -211,5 +216,5 @@ class Roll(Flip):
 
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Everything along its axes, since the shift counts the units."""
-        needs, rolled = super().needs(op, needed, inputs)[0], axes_of(op, op.operation.axis)
+        needs, rolled = only(super().needs(op, needed, inputs)), axes_of(op, op.operation.axis)
         return [{axis: keep for axis, keep in needs.items() if axis not in rolled}]

@@ -94,13 +94,13 @@ class Tile(Rearrange):
 
     def views(self, op: Op) -> list[View]:
         """The positions, several times over."""
-        shape = op.inputs[0].shape
+        sizes = zip(op.inputs[0].shape, self._repeats(op), strict=True)
         picks = {
-            axis: np.tile(np.arange(shape[axis]), times)
-            for axis, times in enumerate(self._repeats(op))
-            if times != 1 and shape[axis] is not None
+            axis: np.tile(np.arange(size), times)
+            for axis, (size, times) in enumerate(sizes)
+            if times != 1 and size is not None
         }
-        return [View(tuple(range(len(shape))), picks)]
+        return [View(tuple(range(op.inputs[0].rank)), picks)]
 
     def call(self, op: Op, slim: Slim, build: Builder) -> list[keras.KerasTensor | None]:
         """The same operation."""
@@ -131,7 +131,7 @@ class BroadcastTo(Rearrange):
         """The only position, several times over."""
         before, after = op.inputs[0].shape, op.outputs[0].shape
         changed = [axis for axis, size in enumerate(before) if size != after[axis]]
-        picks = {axis: np.zeros(after[axis], int) for axis in changed}
+        picks = {axis: np.zeros(op.outputs[0].size(axis), int) for axis in changed}
         return [View(tuple(range(len(before))), picks)]
 
     def call(self, op: Op, slim: Slim, build: Builder) -> list[keras.KerasTensor | None]:

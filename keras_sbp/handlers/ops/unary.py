@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_sbp._keras import activation_ops, core_ops, math_ops, nn_ops, numpy_ops
+from keras_sbp.handlers._common import elements
 from keras_sbp.handlers._unitwise import UnitWise
 from keras_sbp.handlers.ops._shared import (
     UNUSUAL_ARGUMENTS,
@@ -22,7 +23,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, register_handler
 from keras_sbp.program.program import Op
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, tidy
+from keras_sbp.program.units import Known, Needs, only, tidy
 
 
 class UnaryOperation(UnitWise):
@@ -188,10 +189,10 @@ class Softmax(LayerHandler):
     def values(self, op: Op, inputs: list[Known]) -> list[Known]:
         """Equal logits are equally likely."""
         axes = axes_of(op, op.operation.axis)
-        sizes = [op.inputs[0].shape[axis] for axis in axes]
-        if None in sizes:
+        count = elements([op.inputs[0].shape[axis] for axis in axes])
+        if count is None:
             return [{}]
-        share = 1 / math.prod(sizes)
+        share = 1 / count
         if isinstance(op.operation, nn_ops.LogSoftmax):
             share = math.log(share)
         others = {axis: c for axis, c in inputs[0].items() if axis not in axes}
@@ -200,13 +201,13 @@ class Softmax(LayerHandler):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Everything along its axis; what is needed of the output along others."""
         axes = axes_of(op, op.operation.axis)
-        return [{axis: keep for axis, keep in needed[0].items() if axis not in axes}]
+        return [{axis: keep for axis, keep in only(needed).items() if axis not in axes}]
 
     def rebuild(
         self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
     ) -> list[Slim]:
         """The same operation."""
-        slim = build.settle(inputs[0])
+        slim = build.settle(only(inputs))
         return [build.slim(op.outputs[0], anew(op, build)(slim.tensor), carried=slim.carried)]
 
 
