@@ -33,6 +33,7 @@ __all__ = [
     "calls_in_order",
     "captured_arguments",
     "carries_mask",
+    "compile_arguments",
     "compiled_losses",
     "config_of",
     "copied_operation",
@@ -119,8 +120,13 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers(include_self=False)
 
 
-def compiled_losses(model: keras.Model, outputs: Any) -> list[tuple[keras.losses.Loss, Any]]:
-    """Returns each loss that a model is compiled with, beside the output that it is of.
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Returns what a model is compiled with, as it was given to `compile()`."""
+    return dict(model._compile_config.config)
+
+
+def compiled_losses(model: keras.Model, outputs: Any) -> list[tuple[keras.losses.Loss, Any, float]]:
+    """Returns each loss that a model is compiled with, the output that it is of, and its weight.
 
     Losses of weight 0 are left out.
 
@@ -142,15 +148,12 @@ def compiled_losses(model: keras.Model, outputs: Any) -> list[tuple[keras.losses
         for key in path:
             output = output[key] if isinstance(output, dict) or isinstance(key, int) else named[key]
         if weight is None or weight:
-            found.append((loss, output))
+            found.append((loss, output, 1.0 if weight is None else float(weight)))
     return found
 
 
 def learning_rate_at(optimizer: keras.optimizers.Optimizer, update: int) -> float:
-    """Returns the learning rate of a coming update, counted from the one that is next.
-
-    Without a schedule, that is the present one.
-    """
+    """Returns the learning rate of a coming update, counted from the one that is next."""
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(int(optimizer.iterations) + update)

@@ -45,7 +45,7 @@ def loss_values(model: Any) -> LossValues | None:
         losses = compiled_losses(model, outputs)
     except Exception:  # Keras will say in the first step what it does not like
         losses = []
-    found = [_probed(loss, output) for loss, output in losses]
+    found = [_probed(loss, output) for loss, output, _ in losses]
     if all(len(each.shape) < 3 for each in keras.tree.flatten(outputs)):
         return LossValues(sums_batch=bool(found) and all(each.sums_batch for each in found))
     if not found:

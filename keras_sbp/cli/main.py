@@ -9,13 +9,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from keras_sbp.cli import benchmark, demo, export, insert, inspect, prune
+from keras_sbp.cli import benchmark, compress, demo, export, insert, inspect, prune
 from keras_sbp.cli.arguments import Parser
 from keras_sbp.cli.errors import CheckFailed, UsageError, said, with_options
 from keras_sbp.version import __version__
 
 # One module per command, each with `add_parser(commands)`.
-_COMMANDS = (inspect, insert, prune, export, benchmark, demo)
+_COMMANDS = (inspect, compress, insert, prune, export, benchmark, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

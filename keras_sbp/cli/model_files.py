@@ -26,12 +26,13 @@ _LONGEST_QUOTE = 300
 _OBJECTS = {"lambda": "Lambda", "__lambda__": "a Python lambda"}
 
 
-def load(path: str, modules: Sequence[str] = ()) -> keras.Model:
-    """Loads a model in safe mode, uncompiled.
+def load(path: str, modules: Sequence[str] = (), *, compile: bool = False) -> keras.Model:
+    """Loads a model in safe mode.
 
     Args:
         path: A `.keras` file.
         modules: Names of modules that register what the file holds beside Keras's own.
+        compile: Whether to compile it as it was when it was saved, if it was.
 
     Returns:
         The model.
@@ -46,7 +47,7 @@ def load(path: str, modules: Sequence[str] = ()) -> keras.Model:
     import keras
 
     try:
-        return keras.saving.load_model(file, compile=False, safe_mode=True)
+        return keras.saving.load_model(file, compile=compile, safe_mode=True)
     except Exception as error:  # Keras and h5py raise whatever the content makes them stumble over.
         raise _cannot_load(file, error) from error
 

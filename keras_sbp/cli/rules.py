@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from keras_sbp.cli import arguments
 from keras_sbp.cli.arrays import read_examples, read_inputs
 from keras_sbp.cli.errors import UsageError, told_to_the_user
+from keras_sbp.cli.losses import FROM_LOGITS, named_loss
 from keras_sbp.cli.modules import import_modules
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ Without --rule, each gate decides by its own rule. snr, bmrs-normal and bmrs-uni
 gates; the others work on any model. --rule NAME --help lists the options of a rule, too."""
 # Arguments of rules that mean the same in each, and are not written as they are.
 _DATA, _LOSS = "data", "loss"
-_FROM_LOGITS = "--from-logits"
 
 
 def add_rule(parser: arguments.Parser) -> None:
@@ -115,7 +115,7 @@ def _options_of(cls: type[Rule]) -> dict[str, dict[str, Any]]:
             settings |= {"metavar": "FILE.npz", "help": f"examples: {what}"}
         elif name == _LOSS:
             settings["help"] = "a Keras loss, such as categorical_crossentropy"
-            found[_FROM_LOGITS] = {
+            found[FROM_LOGITS] = {
                 "dest": _place("from_logits"),
                 "action": "store_true",
                 "help": "the loss takes outputs without a last softmax or sigmoid",
@@ -225,7 +225,7 @@ def _make(options: argparse.Namespace, model: keras.Model) -> Rule | None:
         read = read_examples if _wants_labels(cls) else read_inputs
         values[_DATA] = read(values[_DATA], model, "--data")
     if _LOSS in values:
-        values[_LOSS] = _loss(values[_LOSS], getattr(options, _place("from_logits")))
+        values[_LOSS] = named_loss(values[_LOSS], getattr(options, _place("from_logits")))
     own = next((name for name in _parameters(cls) if Budget in _kinds(cls, name)), None)
     if budget and own is not None:
         return cls(**values | {own: Budget(**budget)})
@@ -239,21 +239,6 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         return {}
     places = {name: _place(name) for name in _parameters(options.rule_class)}
     return arguments.given(**{name: getattr(options, place) for name, place in places.items()})
-
-
-def _loss(name: str, from_logits: bool) -> Any:
-    import keras
-
-    if not from_logits:
-        return keras.losses.get(name)
-    of_class = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-    try:
-        return keras.losses.get({"class_name": of_class, "config": {"from_logits": True}})
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"--loss {name} does not go with {_FROM_LOGITS}. Expected a loss of probabilities, "
-            "such as sparse_categorical_crossentropy. Pass one, or leave the option out."
-        ) from error
 
 
 def _check_gates(options: argparse.Namespace, model: keras.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,12 +41,35 @@ class ProgramNetwork(Network):
 
     def __init__(self, program: Program, *, loss: Any = None, round_to: int = 1) -> None:
         self.program, self.loss, self.round_to = program, loss, round_to
-        self._gates = {_group(gate): gate for gate in gates_of(program)}
+        self._costs: dict[str, Costs] = {}
+        self._look_at_gates()
+
+    def _look_at_gates(self) -> None:
+        self._gates = {_group(gate): gate for gate in gates_of(self.program)}
         self.groups = list(self._gates)
+
+    def as_it_is_now(self) -> ProgramNetwork:
+        """Returns the same network with the posteriors and frozen units that its gates have now.
+
+        What it has found out about costs, which is most of the work, holds for the new one too.
+        """
+        network = copy.copy(self)
+        network._look_at_gates()
+        return network
 
     def gate_of(self, group: UnitGroup) -> Gate:
         """Returns the gate that a group stands for."""
         return self._gates[group]
+
+    def groups_of(self, name: str) -> list[UnitGroup]:
+        """Returns the units of the gate, or those that the layer makes, that has this name."""
+        found = []
+        for group, gate in self._gates.items():
+            placement = self._placement(group)
+            made_by = [op.operation.name for op in placement.producers] if placement else []
+            if name in (gate.name, *made_by):
+                found.append(group)
+        return found
 
     def kernels(self, group: UnitGroup) -> Sequence[np.ndarray]:
         """Returns the kernels of the layers that make the units."""
@@ -82,6 +106,11 @@ class ProgramNetwork(Network):
 
     def costs(self, what: str) -> Costs:
         """Returns what each layer costs, and each unit's share of that."""
+        if what not in self._costs:
+            self._costs[what] = self._table_of_costs(what)
+        return self._costs[what]
+
+    def _table_of_costs(self, what: str) -> Costs:
         costs = np.array(_costs_by_op(self.program, what), float)
         numbers = {op: number for number, op in enumerate(self.program.ops)}
         table = np.zeros((len(self.groups), len(costs)))

@@ -13,6 +13,7 @@ from keras_sbp.rules.random import Random
 from keras_sbp.rules.ranking import Across
 from keras_sbp.rules.rule import (
     FractionRule,
+    OnlyFrozen,
     OwnRules,
     PosteriorRule,
     Rule,
@@ -36,6 +37,7 @@ __all__ = [
     "L2Norm",
     "LayerInputChange",
     "Network",
+    "OnlyFrozen",
     "OwnRules",
     "PerUnit",
     "PosteriorRule",

@@ -118,9 +118,7 @@ class Budget(Rule):
     def decide(self, network: Network) -> Decision:
         """Returns the largest network within the budget."""
         importance = self.importance(network)
-        if isinstance(self.base, PosteriorRule):
-            threshold = self.base.threshold if isinstance(self.base, SNRThreshold) else 1.0
-            _warn_of_barely_trained(network, threshold)
+        self.warn_of_barely_trained(lowest_snr(network))
         keep = self.within(self.fraction, network, importance, self.floors(importance))
         return Decision(self.saying_so_where_few_stay(keep, importance), importance)
 
@@ -148,6 +146,20 @@ class Budget(Rule):
             if keep is not None:
                 return keep
         raise ValueError(self._not_met(network, importance, remaining))
+
+    def warn_of_barely_trained(self, lowest: float) -> None:
+        """Warns where the base ranks by posteriors and the lowest SNR lies far above noise."""
+        if not isinstance(self.base, PosteriorRule):
+            return
+        threshold = self.base.threshold if isinstance(self.base, SNRThreshold) else 1.0
+        if _FAR_ABOVE * threshold < lowest < math.inf:
+            warn(
+                f"The gates are barely trained: the lowest SNR of all units is {lowest:.3g}, and "
+                f"units are noise below {threshold:g}. A ranking by them says little about what "
+                "the network needs, and the budget may take most of a single layer. Train "
+                "longer, until keras_sbp.SNRMonitor() reports that units go, or rank by something "
+                "else, such as Budget(..., base=keras_sbp.L2Norm())."
+            )
 
     def floors(self, importance: PerUnit) -> list[dict[UnitGroup, int]]:
         """Returns how many units of each group must stay, and what may be tried after that.
@@ -225,15 +237,8 @@ class Budget(Rule):
         return config if self.min_keep is None else config | {"min_keep": self.min_keep}
 
 
-def _warn_of_barely_trained(network: Network, threshold: float) -> None:
+def lowest_snr(network: Network) -> float:
+    """Returns the lowest SNR of the units that are not frozen, infinity where none has any."""
     posteriors = [(g.posterior, g.alive) for g in network.groups if g.posterior is not None]
-    snr = np.array([snr for posterior, alive in posteriors for snr in posterior.snr()[alive]])
-    if not snr.size or not snr.min() > _FAR_ABOVE * threshold:
-        return
-    warn(
-        f"The gates are barely trained: the lowest SNR of all {snr.size} units is "
-        f"{snr.min():.3g}, and units are noise below {threshold:g}. A ranking by them says little "
-        "about what the network needs, and the budget may take most of a single layer. Train "
-        "longer, until keras_sbp.SNRMonitor() reports that units go, or rank by something else, "
-        "such as Budget(..., base=keras_sbp.L2Norm())."
-    )
+    snr = [posterior.snr()[alive] for posterior, alive in posteriors]
+    return float(np.min(np.concatenate([[], *snr]), initial=math.inf))

@@ -279,3 +279,17 @@ class OwnRules(Rule):
     def decide(self, network: Network) -> Decision:
         """Returns what the gates' rules keep."""
         return Decision({group: group.rule.keep(group.posterior) for group in network.groups})
+
+
+class OnlyFrozen(Rule):
+    """Removes the units that are frozen, and no other."""
+
+    works_without_gates = False
+
+    def importance(self, network: Network) -> dict[UnitGroup, np.ndarray]:
+        """Returns 1 for the units that are there."""
+        return {group: group.alive.astype(np.float64) for group in network.groups}
+
+    def decide(self, network: Network) -> Decision:
+        """Returns what is there."""
+        return Decision({group: group.alive for group in network.groups})

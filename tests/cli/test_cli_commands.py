@@ -13,7 +13,7 @@ import pytest
 from keras_sbp.cli import main
 from keras_sbp.layers import find_gates
 
-COMMANDS = ("inspect", "insert", "prune", "export", "benchmark", "demo")
+COMMANDS = ("inspect", "compress", "insert", "prune", "export", "benchmark", "demo")
 
 
 def run(*arguments) -> None:

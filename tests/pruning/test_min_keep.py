@@ -166,7 +166,7 @@ def fresh() -> Model:
 @pytest.mark.parametrize("base", [None, keras_sbp.BMRSNormal(), keras_sbp.BMRSUniform()])
 def test_barely_trained_gates_are_named(base):
     (message,) = told(fresh(), Budget(macs=0.5, base=base))
-    assert "lowest SNR of all 8 units is 247" in message
+    assert "lowest SNR of all units is 247" in message
 
 
 def test_another_base_is_no_ranking_by_gates():

@@ -24,6 +24,7 @@ X = np.ones((4, 6), "float32")
 Y = np.ones((4, 2), "float32")
 # Each with something else than the defaults, where there is something.
 ALONE = [
+    rules.OnlyFrozen(),
     rules.OwnRules(),
     rules.SNRThreshold(0.5),
     rules.BMRSNormal(log_mean=-19.0, sigma=0.5, threshold=-0.92),
