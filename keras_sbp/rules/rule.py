@@ -281,6 +281,7 @@ class OwnRules(Rule):
         return Decision({group: group.rule.keep(group.posterior) for group in network.groups})
 
 
+@keras.saving.register_keras_serializable(package="keras_sbp")
 class OnlyFrozen(Rule):
     """Removes the units that are frozen, and no other."""
 
