@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_sbp import _keras
 from keras_sbp.program.program import Op, Tensor, is_tensor
-from keras_sbp.program.unfold import TRIAL_SIZES, agree, random
+from keras_sbp.program.unfold import TRIAL_SIZES, agree, in_short, random
 
 OWN = ("keras", "keras_sbp")  # packages whose layers do what their configs say
 
@@ -48,18 +48,13 @@ def copied(op: Op, name: str, **changes: Any) -> Any:
             return new
         except Exception as error:  # whatever a user's class may raise
             errors[way] = error
-    lines = [f"  {way}: {_short(error)}" for way, error in errors.items()]
+    lines = [f"  {way}: {type(e).__name__}: {in_short(e)}" for way, e in errors.items()]
     raise ValueError(
         f"Layer '{old.name}' (of type {type(old).__name__}) must be copied into the new model, and "
         "no copy of it is the same layer. Expected one that its get_config() and from_config() "
         "rebuild. Received:\n" + "\n".join(lines) + "\nGive the class a get_config() that returns "
         "all arguments of its constructor."
     ) from next(iter(errors.values()))
-
-
-def _short(error: Exception) -> str:
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:200]}"
 
 
 DEEP = "by a deep copy"

@@ -117,7 +117,7 @@ def _record(
         try:
             outputs = layer.call(*args, **kwargs)
         except Exception as error:
-            message = f"{type(error).__name__}: {_in_short(error)}"
+            message = f"{type(error).__name__}: {in_short(error)}"
             raise CannotUnfoldError(f"its call() fails on symbolic inputs ({message})") from error
     if scope.state_mapping:
         raise CannotUnfoldError("its call() changes variables, or draws random numbers")
@@ -131,7 +131,7 @@ def _record(
     return Recording(inputs, functional, outputs)
 
 
-def _in_short(error: Exception) -> str:
+def in_short(error: Exception) -> str:
     """What an error says, in whole sentences, without code and lists of arguments."""
     paragraphs = re.sub(r"\x1b\[\d+m", "", str(error)).strip().split("\n\n")
     # Keras first says where an error happened, and in the next paragraph what.

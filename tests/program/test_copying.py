@@ -306,3 +306,22 @@ def test_adapted_vocabulary_is_copied(data: list) -> None:
     model = keras.Model(words, layers.Dense(3)(layers.Dense(8)(x)))
     x = ops.convert_to_tensor([data], dtype)
     np.testing.assert_allclose(copy_of(model)(x), model(x), rtol=1e-6)
+
+
+def test_reasons_why_a_layer_cannot_be_copied_are_not_cut() -> None:
+    reason = "nobody makes a second one" + ", which takes words to say" * 20 + ", and here it ends"
+
+    class Unique(Own):
+        made = False
+
+        def __init__(self, **kwargs):
+            if Unique.made:
+                raise TypeError(f"{reason}.")
+            super().__init__(**kwargs)
+            self.lock = threading.Lock()  # which no deep copy has
+
+    model = model_with(Unique(name="odd"))
+    Unique.made = True
+    with pytest.raises(ValueError, match="Layer 'odd'.* must be copied") as caught:
+        copy_of(model)
+    assert f"by the arguments of its constructor: TypeError: {reason}\n" in str(caught.value)
