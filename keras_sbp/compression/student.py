@@ -94,12 +94,13 @@ def _taught(cls: Any, teacher: keras.Model) -> Any:
 
         def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
             if y is None:
-                return self.get_metrics_result()
+                return self._only_loss()
             return super().compute_metrics(x, y, y_pred, sample_weight)
 
         def get_metrics_result(self) -> Any:
-            if self.has_labels:
-                return super().get_metrics_result()
+            return super().get_metrics_result() if self.has_labels else self._only_loss()
+
+        def _only_loss(self) -> dict[str, Any]:
             return {each.name: each.result() for each in self.metrics if each.name == "loss"}
 
     Taught.__name__ = cls.__name__

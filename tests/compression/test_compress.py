@@ -25,10 +25,9 @@ HALF = keras_sbp.Budget(macs=0.5)
 QUIET = {"verbose": 0, "batch_size": 16}
 
 
-def trained(
-    optimizer="adam", loss="sparse_categorical_crossentropy", cls=keras.Model, metrics=("accuracy",)
-):
-    """A network with a BatchNormalization, after some steps."""
+def trained(optimizer="adam", cls=keras.Model, metrics=("accuracy",), eagerly=True):
+    """A network with a BatchNormalization, after some steps. To compile them takes longer."""
+    loss = "sparse_categorical_crossentropy"
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,), name="features")
     x = keras.layers.Dense(12, name="first")(inputs)
@@ -36,7 +35,7 @@ def trained(
     x = keras.layers.ReLU()(x)
     x = keras.layers.Dense(10, activation="relu", name="second")(x)
     model = cls(inputs=inputs, outputs=keras.layers.Dense(3, activation="softmax")(x))
-    model.compile(optimizer, loss, metrics=list(metrics) or None)
+    model.compile(optimizer, loss, metrics=list(metrics) or None, run_eagerly=eagerly)
     model.fit(X, Y, batch_size=16, epochs=2, verbose=0)
     return model
 
@@ -61,6 +60,11 @@ def test_meets_the_target(model, epochs):
     assert type(small.optimizer) is type(model.optimizer)
     assert small.get_layer("norm").momentum == model.get_layer("norm").momentum
     assert_same_weights(model, before)
+
+
+def test_steps_that_are_compiled():
+    _, report = keras_sbp.compress(trained(eagerly=False), X, Y, target=HALF, epochs=3, **QUIET)
+    assert report.pruned.macs_after <= 0.5 * report.pruned.macs_before
 
 
 def test_units_of_layers(model):
