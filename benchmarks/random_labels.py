@@ -41,7 +41,7 @@ from benchmarks.markdown import put, table
 from benchmarks.paper.images import ShuffledImages
 from benchmarks.paper.networks import lenet_500_300
 from benchmarks.paper.training import fit
-from keras_sbp.cli import data as images
+from keras_sbp.demo import data as images
 
 ROOT = pathlib.Path(__file__).parents[1]
 JSON = ROOT / "benchmarks" / "results" / "random_labels.json"

@@ -25,7 +25,7 @@ from rich.table import Table
 
 import keras_sbp
 from benchmarks.architectures.results import machine, versions, write_json
-from keras_sbp.cli.recipes import lenet5
+from keras_sbp.demo.recipes import lenet5
 
 JSON = pathlib.Path(__file__).parent / "results" / "rounding.json"
 MULTIPLES = (1, 4, 8, 16)

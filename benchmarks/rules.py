@@ -39,9 +39,9 @@ from keras_sbp import (
     Random,
     SNRThreshold,
 )
-from keras_sbp.cli import data as mnist_data
-from keras_sbp.cli.recipes import MNIST
-from keras_sbp.cli.training import train
+from keras_sbp.demo import data as mnist_data
+from keras_sbp.demo.recipes import MNIST
+from keras_sbp.demo.training import train
 from keras_sbp.pruning import SweepResult
 
 ROOT = pathlib.Path(__file__).parents[1]

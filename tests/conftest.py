@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import pathlib
 
 import keras
+import numpy as np
 import pytest
 
 from benchmarks.architectures import hub
@@ -75,6 +77,24 @@ def optimizers_built_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
     if keras.backend.backend() == "tensorflow":
         monkeypatch.setattr(keras.Model, "make_train_function", make_train_function)
+
+
+@pytest.fixture
+def mnist_folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Two hundred noisy images whose brightest half tells the label: a file like MNIST's."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200, dtype="uint8") % 10
+    images = rng.integers(0, 100, (200, 28, 28), dtype="uint8")
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label : 2 * label + 6] += 150
+    np.savez(
+        tmp_path / "mnist.npz",
+        x_train=images[:160],
+        y_train=labels[:160],
+        x_test=images[160:],
+        y_test=labels[160:],
+    )
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

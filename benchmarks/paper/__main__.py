@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks.architectures.results import machine, versions, write_json
 from benchmarks.paper import config, images, stages
-from keras_sbp.cli.data import Dataset
+from keras_sbp.demo.data import Dataset
 from keras_sbp.program import macs, trace
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"

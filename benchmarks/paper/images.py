@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks import cifar
 from benchmarks.paper.config import Dense, Gated, Tune
 from benchmarks.paper.training import BATCH_SIZE
-from keras_sbp.cli.data import Dataset, mnist
+from keras_sbp.demo.data import Dataset, mnist
 
 HELD_OUT = 10_000
 

@@ -8,7 +8,7 @@ import numpy as np
 import keras_sbp
 from benchmarks.paper import torch_pruning
 from benchmarks.paper.config import Prune
-from keras_sbp.cli.data import Dataset
+from keras_sbp.demo.data import Dataset
 from keras_sbp.rules import Rule
 
 OF_POSTERIORS = {

@@ -12,7 +12,7 @@ from benchmarks.paper.config import Row
 from benchmarks.paper.distil import Distillation
 from benchmarks.paper.images import to_train
 from benchmarks.paper.training import BATCH_SIZE, fit
-from keras_sbp.cli.data import Dataset
+from keras_sbp.demo.data import Dataset
 
 
 def run(row: Row, data: Dataset, folder: pathlib.Path, seed: int) -> dict[str, keras.Model]:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 import keras_sbp
-from keras_sbp.cli.training import Checkpoints
+from keras_sbp.demo.training import Checkpoints
 
 BATCH_SIZE = 128
 BINS = np.linspace(-4.0, 4.0, 33)

@@ -19,7 +19,7 @@ from benchmarks.architectures.results import machine, versions, write_json
 from benchmarks.paper import config, images, stages
 from benchmarks.paper.__main__ import RESULTS
 from benchmarks.paper.training import BATCH_SIZE
-from keras_sbp.cli.data import Dataset
+from keras_sbp.demo.data import Dataset
 
 
 def shortened(row: config.Row, epochs: int) -> config.Row:

@@ -10,10 +10,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 from keras_sbp.cli import arguments
-from keras_sbp.cli.errors import UsageError
+from keras_sbp.cli.errors import UsageError, told_to_the_user
 
 if TYPE_CHECKING:
-    from keras_sbp.cli.recipes import Recipe
+    from keras_sbp.demo.recipes import Recipe
 
 _DATASETS = ("digits", "mnist")
 _DESCRIPTION = """\
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    from keras_sbp.cli.recipes import RECIPES
+    from keras_sbp.demo.recipes import RECIPES
 
     recipe = RECIPES[options.dataset]
     if options.epochs is not None:
@@ -92,15 +92,18 @@ def demonstrate(
     Returns:
         0, or 1 if a target was missed.
     """
-    from keras_sbp.cli import journey, table
+    from rich.console import Console
+
+    from keras_sbp.demo import journey
 
     _check_backend()
-    data = recipe.load(data_folder)
+    with told_to_the_user():
+        data = recipe.load(data_folder)
     _prepare(folder, recipe, seed, restart)
     results = journey.travel(recipe, data, folder, seed)
     checks = journey.check(results, recipe.targets)
-    console = table.console()
-    console.print(journey.as_table(results))
+    console = Console(highlight=False)
+    console.print(journey.as_table(results, console.width))
     for check in checks:
         verdict = "[green]met[/]   " if check.met else "[red]MISSED[/]"
         console.print(f"{verdict} {check.said}")

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.paper import config, images, rules, stages
 from benchmarks.paper.distil import Distillation
 from benchmarks.paper.trial import shortened
-from keras_sbp.cli.data import Dataset
+from keras_sbp.demo.data import Dataset
 
 MNIST_LIKE = config.Row(
     name="tiny",

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.paper.__main__ import RESULTS
 from benchmarks.paper.page import kept
 from benchmarks.paper.store import MODELS, STORED
-from keras_sbp.cli.data import DATA_VARIABLE
+from keras_sbp.demo.data import DATA_VARIABLE
 from keras_sbp.formats.litert_model import LiteRTModel
 from keras_sbp.program import macs, trace
 

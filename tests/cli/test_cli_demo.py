@@ -6,37 +6,18 @@ import dataclasses
 import json
 
 import keras
-import numpy as np
 import pytest
 
-from keras_sbp.cli import main, recipes
+from keras_sbp.cli import main
 from keras_sbp.cli.demo import demonstrate
-from keras_sbp.cli.errors import UsageError
-from keras_sbp.cli.recipes import DIGITS, MNIST, Targets
-from keras_sbp.cli.training import Checkpoints
-from keras_sbp.layers import SBPLayer, find_gates
+from keras_sbp.demo import recipes
+from keras_sbp.demo.recipes import DIGITS, MNIST, Targets
+from keras_sbp.demo.training import Checkpoints
+from keras_sbp.layers import SBPLayer
 
 pytestmark = pytest.mark.tensorflow
 
 TABLE = ("test accuracy", "parameters", "MACs", ".tflite bytes", "LiteRT latency")
-
-
-@pytest.fixture
-def mnist_folder(tmp_path):
-    """Two hundred noisy images whose brightest half tells the label: a file like MNIST's."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(200, dtype="uint8") % 10
-    images = rng.integers(0, 100, (200, 28, 28), dtype="uint8")
-    for image, label in zip(images, labels, strict=True):
-        image[2 * label : 2 * label + 6] += 150
-    np.savez(
-        tmp_path / "mnist.npz",
-        x_train=images[:160],
-        y_train=labels[:160],
-        x_test=images[160:],
-        y_test=labels[160:],
-    )
-    return tmp_path
 
 
 def tiny(gated: bool) -> keras.Model:
@@ -145,58 +126,3 @@ def test_one_folder_holds_one_run(tiny_mnist, mnist_folder, tmp_path, capsys, ep
     command[-1] = str(foreign)
     assert main([*command, "--epochs", "1"]) == 2
     assert "Choose another folder." in capsys.readouterr().err
-
-
-@pytest.mark.remedy("Put mnist.npz")
-def test_mnist_that_cannot_be_downloaded(mnist_folder, monkeypatch):
-    def offline():
-        raise Exception("URL fetch failure")
-
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", offline)
-    monkeypatch.delenv("KERAS_SBP_DATA", raising=False)
-    with pytest.raises(UsageError, match="Put mnist.npz"):
-        MNIST.load(None)
-    assert len(MNIST.load(str(mnist_folder)).x_test) == 40
-    monkeypatch.setenv("KERAS_SBP_DATA", str(mnist_folder))
-    assert len(MNIST.load(None).x_test) == 40
-
-
-def test_checkpoints_restore_weights_and_optimizer(tmp_path):
-    def compiled() -> keras.Model:
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        model.compile("adam", "mse")
-        return model
-
-    x, y = np.ones((8, 4), "float32"), np.ones((8, 3), "float32")
-    first, checkpoints = compiled(), Checkpoints(tmp_path / "states")
-    assert checkpoints.epochs_done() == 0
-    first.fit(x, y, epochs=3, callbacks=[checkpoints], verbose=0)
-    # What a crash in the middle of writing leaves behind is not mistaken for a state.
-    (tmp_path / "states" / "writing.weights.h5").write_bytes(b"half")
-    second, again = compiled(), Checkpoints(tmp_path / "states")
-    assert again.epochs_done() == 3
-    again.restore(second)
-    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    for a, b in zip(first.optimizer.variables, second.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
-    seconds, cpu_seconds = again.times()
-    assert seconds > 0
-    assert cpu_seconds > 0
-    again.remove_weights()
-    assert again.epochs_done() == 0
-    assert again.times() == (seconds, cpu_seconds)
-
-
-def test_lenet_is_the_one_of_the_papers():
-    assert recipes.lenet5(gated=False).count_params() == 431_080
-    gates = find_gates(recipes.lenet5(gated=True))
-    assert [gate.units for gate in gates] == [20, 50, 800, 500]
-
-
-def test_pruning_the_gated_networks_gives_back_the_ungated_ones():
-    from keras_sbp.pruning import prune
-
-    for build in (recipes.small_convnet, recipes.lenet5):
-        plain, (small, report) = build(False), prune(build(True))
-        assert small.count_params() == plain.count_params() == report.params_before

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from keras_sbp.cli import data, main
+from keras_sbp.cli import main
+from keras_sbp.demo import data
 from keras_sbp.version import __version__
 
 
@@ -112,12 +113,3 @@ def test_demo_outside_tensorflow(tmp_path, capsys, monkeypatch):
     said = _use(["demo", "--out", str(tmp_path / "out")], capsys)
     assert "KERAS_BACKEND=tensorflow, received jax" in said
     assert not (tmp_path / "out").exists()
-
-
-def test_digits_are_always_split_alike():
-    first, second = data.digits(), data.digits()
-    assert first.x_train.shape == (1437, 8, 8, 1)
-    assert first.x_test.shape == (360, 8, 8, 1)
-    assert (first.x_train.min(), first.x_train.max()) == (0.0, 1.0)
-    np.testing.assert_array_equal(first.x_test, second.x_test)
-    assert set(first.y_test) == set(range(10))

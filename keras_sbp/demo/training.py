@@ -14,8 +14,8 @@ import keras
 from rich import progress
 
 from keras_sbp.callbacks import KLWarmup, SNRMonitor
-from keras_sbp.cli.data import Dataset
-from keras_sbp.cli.recipes import Recipe
+from keras_sbp.demo.data import Dataset
+from keras_sbp.demo.recipes import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

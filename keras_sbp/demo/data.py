@@ -7,9 +7,8 @@ import os
 import pathlib
 import zipfile
 
+import keras
 import numpy as np
-
-from keras_sbp.cli.errors import UsageError
 
 DATA_VARIABLE = "KERAS_SBP_DATA"
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -33,13 +32,16 @@ def digits(folder: str | None = None) -> Dataset:
 
     Returns:
         A `Dataset` of 1437 training and 360 test images.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
     """
     del folder
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise UsageError(
+        raise ImportError(
             "the digits demo needs scikit-learn, which is not installed. Install it: "
             "pip install 'keras-sbp[demo]'"
         ) from error
@@ -60,6 +62,10 @@ def mnist(folder: str | None = None) -> Dataset:
 
     Returns:
         A `Dataset`.
+
+    Raises:
+        OSError: If there is no such file, or it cannot be downloaded.
+        ValueError: If the file does not hold what it should.
     """
     folder = folder or os.environ.get(DATA_VARIABLE)
     arrays = _read_npz(pathlib.Path(folder) / "mnist.npz") if folder else _keras_mnist()
@@ -73,18 +79,16 @@ def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
         with np.load(path) as file:
             return [file[name] for name in _ARRAYS]
     except FileNotFoundError as error:
-        raise UsageError(f"MNIST not found: {wanted}, and there is no such file.") from error
+        raise FileNotFoundError(f"MNIST not found: {wanted}, and there is no such file.") from error
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"MNIST cannot be read: {wanted}. {error}") from error
+        raise ValueError(f"MNIST cannot be read: {wanted}. {error}") from error
 
 
 def _keras_mnist() -> list[np.ndarray]:
-    import keras
-
     try:
         train, test = keras.datasets.mnist.load_data()
     except Exception as error:  # Keras raises a bare Exception where the download fails.
-        raise UsageError(
+        raise OSError(
             f"MNIST is not on this machine and could not be downloaded ({error}). Put mnist.npz "
             f"(arrays {', '.join(_ARRAYS)}, uint8) into a folder and name the folder with --data "
             f"or the environment variable {DATA_VARIABLE}."

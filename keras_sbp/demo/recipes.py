@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from keras_sbp.cli import data
+from keras_sbp.demo import data
 from keras_sbp.layers import SBPLayer
 
 

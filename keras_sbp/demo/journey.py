@@ -14,13 +14,13 @@ import numpy as np
 from rich.table import Table
 
 from keras_sbp.benchmarking.latency import compare_latency
-from keras_sbp.cli import table
-from keras_sbp.cli.data import Dataset
-from keras_sbp.cli.recipes import Recipe, Targets
-from keras_sbp.cli.training import train
+from keras_sbp.demo.data import Dataset
+from keras_sbp.demo.recipes import Recipe, Targets
+from keras_sbp.demo.training import train
 from keras_sbp.exporting import export
 from keras_sbp.formats.litert_model import LiteRTModel
 from keras_sbp.layers import find_gates
+from keras_sbp.printing import table
 from keras_sbp.pruning import prune
 from keras_sbp.version import __version__
 
@@ -110,8 +110,8 @@ def check(results: dict[str, Any], targets: Targets) -> list[Check]:
     return checks
 
 
-def as_table(results: dict[str, Any]) -> Table:
-    """The table of a demonstration, before against after."""
+def as_table(results: dict[str, Any], width: int) -> Table:
+    """The table of a demonstration, before against after, as wide as this at most."""
     before, after, latency = results["ungated"], results["pruned"], results["latency"]
     counts = {
         "parameters": "parameters",
@@ -135,8 +135,10 @@ def as_table(results: dict[str, Any]) -> Table:
         ["gated units", f"{total}", f"{kept} ({each})", f"{total / max(kept, 1):.1f}x fewer"]
     )
     wall, cpu = results["training_seconds"], results["training_cpu_seconds"]
-    title = f"{results['dataset']}, trained for {wall:.0f} s ({cpu:.0f} s of processor time)"
-    return table.render(title, ["", "ungated", "pruned", ""], rows)
+    shown = table(["", "ungated", "pruned", ""], rows, width)
+    shown.title = f"{results['dataset']}, trained for {wall:.0f} s ({cpu:.0f} s of processor time)"
+    shown.title_justify, shown.title_style = "left", "bold"
+    return shown
 
 
 def _exported(name: str, model: keras.Model, data: Dataset, folder: pathlib.Path) -> dict[str, Any]:
