@@ -14,6 +14,7 @@ import sys
 import pytest
 
 import keras_sbp
+from keras_sbp import public
 
 PACKAGE = pathlib.Path(keras_sbp.__file__).parent
 ROOMS = [
@@ -172,6 +173,7 @@ def test_import_changes_no_global_state_and_loads_nothing_heavy() -> None:
 
 
 def test_public_names() -> None:
+    assert sorted([*public.__all__, "__version__"]) == sorted(keras_sbp.__all__)
     assert sorted(keras_sbp.__all__) == [
         "BMRSNormal",
         "BMRSUniform",
