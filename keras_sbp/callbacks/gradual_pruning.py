@@ -160,9 +160,11 @@ class GradualPruning(keras.callbacks.Callback):
         self._next = min(self.end, position + (self.end - self.begin) / times)
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()  # its trainer holds the values
+        self._freeze(self.left(position))
+
+    def _freeze(self, left: float) -> None:
         for gate in self._gates:
             gate.check_posterior()
-        left = self.left(position)
         network = self._network.as_it_is_now()
         for group, keep in self._goal.keep(network, left).items():
             held = network.gate_of(group)
@@ -172,10 +174,18 @@ class GradualPruning(keras.callbacks.Callback):
             self.met = True
             self._at_target = {gate: gate.alive for gate in self._gates}
 
+    def finish(self) -> None:
+        """Freezes what is left to freeze, after a `fit()` that stopped early or took units back."""
+        if not (self.met and self._is_at_target()):
+            self._freeze(0.0)
+
+    def _is_at_target(self) -> bool:
+        return not any((gate.alive & ~self._at_target[gate]).any() for gate in self._gates)
+
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warns where the target is not met."""
         if self.met:
-            self.met = not any((gate.alive & ~self._at_target[gate]).any() for gate in self._gates)
+            self.met = self._is_at_target()
             if self.met:
                 return
             why = (

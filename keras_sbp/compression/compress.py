@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from keras_sbp.compression.backup import Backup, KeepState, fingerprint
 from keras_sbp.compression.gated import gated_network, told_by
 from keras_sbp.compression.report import CompressReport
 from keras_sbp.compression.settings import compile_like
-from keras_sbp.compression.statistics import KeepsUp
+from keras_sbp.compression.statistics import keeping_up
 from keras_sbp.compression.student import AsksTeacher, check_teacher, student_of
 from keras_sbp.compression.training_data import TrainingData, training_data
 from keras_sbp.pruning import prune
@@ -112,13 +112,10 @@ def compress(
     schedule = {"begin": 0.3, "end": 1.0} if gated_epochs < epochs else {"begin": 0.2, "end": 0.7}
     pruning = GradualPruning(target, **schedule)
     training.say(f"{gated_epochs} of {epochs} epochs with gates, to {target!r}")
-    training.run(gated, range(0, gated_epochs), [*told_by(gated), pruning])
-    # A callback of the user's may have stopped the training before the last units went.
-    stopped = pruning.model is not None and not pruning.met
-    rule = target if stopped and isinstance(target, Budget) else OnlyFrozen()
-    small, pruned = prune(gated, rule)
+    training.run(gated, range(0, gated_epochs), [*told_by(gated), pruning], pruning.finish)
+    small, pruned = prune(gated, OnlyFrozen())
     training.say(f"{pruned}; {epochs - gated_epochs} epochs without gates")
-    training.run(small, range(gated_epochs, epochs), [])
+    training.run(small, range(gated_epochs, epochs))
     small = student_of(small, model, None)
     compile_like(small, model)
     report = CompressReport(
@@ -157,9 +154,17 @@ class _Training:
             write(f"compress: {line}")
 
     def run(
-        self, network: keras.Model, epochs: range, callbacks: list[keras.callbacks.Callback]
+        self,
+        network: keras.Model,
+        epochs: range,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        finish: Callable[[], None] = lambda: None,
     ) -> None:
-        """Trains a network for some epochs, or those of them that are not over yet."""
+        """Trains a network for some epochs, or those of them that are not over yet.
+
+        Callbacks of the user's may stop it, or restore weights. What is to hold in any case,
+        `finish` does, before the state counts as that of the last epoch.
+        """
         student = student_of(network, self._original, self._teacher)
         compile_like(student, self._original, steps_before=self._steps)
         done = min(self._backup.epochs_done(), epochs.stop)
@@ -169,9 +174,11 @@ class _Training:
         if left:
             keep = KeepState(self._backup, self.history)
             callbacks = [*callbacks, *self._callbacks, AsksTeacher(), keep]
-            with KeepsUp(network, self._data.steps(), len(epochs)):
+            with keeping_up(network, self._data.steps(), len(epochs)):
                 self._data.fit(student, left, callbacks, self._verbose)
+            finish()
             self.history = keep.history
+            self._backup.save(student, epochs.stop, self.history)
         self._steps += int(student.optimizer.iterations)
 
 

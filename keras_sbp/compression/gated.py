@@ -8,6 +8,7 @@ import keras
 
 from keras_sbp.callbacks import SNRMonitor
 from keras_sbp.callbacks.pace import Pace
+from keras_sbp.compression.settings import fresh
 from keras_sbp.insertion import insert_sbp
 from keras_sbp.insertion.gated_copy import gated_copy
 from keras_sbp.layers import find_gates
@@ -35,8 +36,8 @@ def gated_network(model: keras.Model, steps: int | None, epochs: int) -> keras.M
     if find_gates(model):
         return gated_copy(trace(model), {})
     options: dict[str, Any] = {"tie_residual": True, "kl_weight": "macs", "verbose": 0}
-    gated = insert_sbp(model, **options)
-    units = sum(gate.units for gate in find_gates(gated))
+    # The multiplier is fixed when a gate is made, and depends on how many units there will be.
+    units = sum(gate.units for gate in find_gates(insert_sbp(model, **options)))
     return insert_sbp(
         model,
         num_samples=units / _KL,
@@ -48,7 +49,7 @@ def gated_network(model: keras.Model, steps: int | None, epochs: int) -> keras.M
 
 def _multiplier(model: keras.Model, steps: int, epochs: int, gradient: float) -> float:
     """What lets log sigma travel, if the KL alone moves it with this gradient."""
-    pace = Pace(model.optimizer, steps)
+    pace = Pace(fresh(model.optimizer), steps)
     if pace.normalises is False:
         return _TRAVEL / pace.reach_by_gradient(epochs, gradient)
     return _TRAVEL / pace.reach(epochs)

@@ -19,7 +19,7 @@ def compile_like(network: keras.Model, original: keras.Model, *, steps_before: i
         steps_before: How many steps a schedule of the learning rate has behind it.
     """
     arguments = compile_arguments(original)
-    arguments["optimizer"] = _again(original.optimizer, steps_before)
+    arguments["optimizer"] = fresh(original.optimizer, steps_before)
     for argument in ("metrics", "weighted_metrics"):
         arguments[argument] = keras.tree.map_structure(_metric_again, arguments[argument])
     network.compile(**arguments)
@@ -27,11 +27,18 @@ def compile_like(network: keras.Model, original: keras.Model, *, steps_before: i
     leave_out_of_weight_decay(network.optimizer, posteriors)
 
 
-def _again(optimizer: keras.optimizers.Optimizer, steps_before: int) -> keras.optimizers.Optimizer:
-    """An optimizer of the same kind and settings that has taken no step."""
+def fresh(
+    optimizer: keras.optimizers.Optimizer, steps_before: int = 0
+) -> keras.optimizers.Optimizer:
+    """Returns an optimizer of the same kind and settings that has taken no step.
+
+    Args:
+        optimizer: The user's.
+        steps_before: How many steps its schedule, if it has one, has behind it.
+    """
     config = optimizer.get_config()
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        config["inner_optimizer"] = _again(optimizer.inner_optimizer, steps_before)
+        config["inner_optimizer"] = fresh(optimizer.inner_optimizer, steps_before)
         return type(optimizer)(**config)
     schedule = config.get("learning_rate")
     if steps_before and isinstance(schedule, dict):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
 import keras
 
@@ -13,7 +13,8 @@ from keras_sbp._keras import sublayers
 _PART = 0.1
 
 
-class KeepsUp:
+@contextlib.contextmanager
+def keeping_up(network: keras.Model, steps: int | None, epochs: int) -> Iterator[None]:
     """Lets the moving statistics of BatchNormalization keep up with a short training.
 
     With a momentum of 0.99 they are averages over the last 100 steps or so.
@@ -26,26 +27,16 @@ class KeepsUp:
         steps: Of an epoch; None where nobody knows, and nothing is done.
         epochs: How many.
     """
-
-    def __init__(self, network: keras.Model, steps: int | None, epochs: int) -> None:
-        most = 1.0 - 1.0 / max(2.0, _PART * steps * epochs) if steps else 1.0
-        layers = sublayers(network)
-        self._momenta = {
-            layer: layer.momentum
-            for layer in layers
-            if isinstance(layer, keras.layers.BatchNormalization) and layer.momentum > most
-        }
-        self._most = most
-
-    def __enter__(self) -> None:
-        for layer in self._momenta:
-            layer.momentum = self._most
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | Any,
-    ) -> None:
-        for layer, momentum in self._momenta.items():
+    most = 1.0 - 1.0 / max(2.0, _PART * steps * epochs) if steps else 1.0
+    momenta = {
+        layer: layer.momentum
+        for layer in sublayers(network)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.momentum > most
+    }
+    try:
+        for layer in momenta:
+            layer.momentum = most
+        yield
+    finally:
+        for layer, momentum in momenta.items():
             layer.momentum = momentum

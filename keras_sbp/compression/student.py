@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -65,6 +66,8 @@ def _taught(cls: Any, teacher: keras.Model) -> Any:
     class Taught(cls):
         """Takes a mean of the model's own loss and the distance to the teacher for its loss."""
 
+        # Keras leaves out `training` where a class's own method does not take it.
+        _own_takes_training = "training" in inspect.signature(cls.compute_loss).parameters
         asks_teacher = False  # until a step does
         has_labels = True  # until a step has none
 
@@ -83,14 +86,16 @@ def _taught(cls: Any, teacher: keras.Model) -> Any:
             type(self).asks_teacher = True
             type(self).has_labels &= y is not None or not training
             own = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
+            if self._own_takes_training:
+                own["training"] = training
             if y is not None and not training:
-                return super().compute_loss(**own, training=training)
+                return super().compute_loss(**own)
             distance = self._distance(teacher(x, training=False), y_pred)
             added = sum(ops.sum(loss) for loss in self.losses)
             if y is None:  # the teacher is all there is
                 return distance + added
             # What layers add, as gates their KL, is in the model's own loss once.
-            return 0.5 * (super().compute_loss(**own, training=training) + distance + added)
+            return 0.5 * (super().compute_loss(**own) + distance + added)
 
         def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
             if y is None:
@@ -112,7 +117,6 @@ def check_teacher(model: keras.Model, teacher: Any) -> keras.Model | None:
 
     Raises:
         TypeError: If it is no model.
-        ValueError: If its outputs have other shapes.
     """
     if teacher == "original":
         return model

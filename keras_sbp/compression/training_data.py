@@ -40,9 +40,9 @@ class TrainingData:
         epochs: range,
         callbacks: list[keras.callbacks.Callback],
         verbose: int | str,
-    ) -> dict[str, list[float]]:
-        """Trains a model for some epochs and returns its history."""
-        history = model.fit(
+    ) -> None:
+        """Trains a model for some epochs."""
+        model.fit(
             self.x,
             self.y,
             batch_size=self.batch_size,
@@ -53,7 +53,6 @@ class TrainingData:
             verbose=verbose,
             **self.options,
         )
-        return history.history
 
     def evaluate(self, model: keras.Model) -> dict[str, float]:
         """Returns a model's loss and metrics on the validation data; nothing if there are none."""

@@ -161,6 +161,19 @@ def test_a_training_that_ends_early(model):
     assert callback.met
 
 
+def test_the_rest_is_frozen_at_once(model):
+    callback = GradualPruning(HALF, begin=0.2, end=0.9)
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: setattr(model, "stop_training", True)
+    )
+    fit(model, 3, callback, stop)
+    callback.finish()
+    assert macs(left(model)) <= 0.5 * macs([8, 6])
+    before = left(model)
+    callback.finish()
+    assert left(model) == before
+
+
 @pytest.mark.remedy("Pass EarlyStopping(restore_best_weights=False), or start_from_epoch=")
 def test_weights_of_an_earlier_epoch(model):
     callback = GradualPruning(HALF)

@@ -164,12 +164,20 @@ class Doubled(keras.Model):
         return 2 * super().compute_loss(x, y, y_pred, sample_weight, training)
 
 
-def test_a_class_that_trains_in_its_own_way():
-    model = trained(cls=Doubled)
+class Older(keras.Model):
+    """Written before `compute_loss` had the argument `training`."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return 2 * super().compute_loss(x, y, y_pred, sample_weight)
+
+
+@pytest.mark.parametrize("cls", [Doubled, Older])
+def test_a_class_that_trains_in_its_own_way(cls):
+    model = trained(cls=cls)
     small, report = keras_sbp.compress(
         model, X, Y, target=HALF, epochs=2, validation_data=(X, Y), **QUIET
     )
-    assert isinstance(small, Doubled)
+    assert isinstance(small, cls)
     assert small.evaluate(X, Y, verbose=0)[0] == pytest.approx(report.after["loss"])
 
 
@@ -199,6 +207,26 @@ def test_a_callback_that_stops_before_the_target(model):
     assert report.pruned.macs_after <= 0.5 * report.pruned.macs_before
 
 
+def test_a_callback_that_takes_units_back(model):
+    """Weights of an epoch before the last units went are restored when training ends."""
+    restore = keras.callbacks.EarlyStopping(
+        "loss", mode="max", patience=9, restore_best_weights=True
+    )
+    _, report = keras_sbp.compress(
+        model, X, Y, target={"first": 3, "second": 2}, epochs=6, callbacks=[restore], **QUIET
+    )
+    assert [gate.units_after for gate in report.pruned.gates] == [3, 2]
+
+
+def test_a_schedule_that_is_over():
+    """The learning rate starts anew, and the gates count on it."""
+    schedule = keras.optimizers.schedules.CosineDecay(1e-2, 6)
+    model = trained(keras.optimizers.Adam(schedule))
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.0)
+    _, report = keras_sbp.compress(model, X, Y, target=HALF, epochs=2, **QUIET)
+    assert np.isfinite(report.history["loss"]).all()
+
+
 class Crash(keras.callbacks.Callback):
     """Fails like a power cut, after the state of an epoch is written."""
 
@@ -209,6 +237,18 @@ class Crash(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.after:
             raise KeyboardInterrupt
+
+
+def test_goes_on_after_a_part_that_was_stopped(model, tmp_path):
+    """The gates went before their last epoch, and the folder knows the network that was left."""
+    options = {"target": HALF, "epochs": 6, "backup_dir": tmp_path / "b", **QUIET}
+    stop = keras.callbacks.LambdaCallback()
+    stop.on_epoch_end = lambda epoch, logs=None: setattr(stop.model, "stop_training", epoch == 0)
+    with pytest.warns(UserWarning, match="not met"), pytest.raises(KeyboardInterrupt):
+        keras_sbp.compress(model, X, Y, callbacks=[stop, Crash(4)], **options)
+    _, report = keras_sbp.compress(model, X, Y, **options)
+    assert report.pruned.macs_after <= 0.5 * report.pruned.macs_before
+    assert len(report.history["loss"]) == 4
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
