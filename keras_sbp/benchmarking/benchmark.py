@@ -16,7 +16,13 @@ from rich.text import Text
 
 from keras_sbp._arguments import check_count
 from keras_sbp.benchmarking.footprint import peak_memory
-from keras_sbp.benchmarking.timing import Tell, check_batch_size, take_turns
+from keras_sbp.benchmarking.timing import (
+    FREE_AXIS,
+    Tell,
+    check_batch_size,
+    has_free_axes,
+    take_turns,
+)
 from keras_sbp.formats.base import format_of_existing
 from keras_sbp.formats.chatter import kept_back
 from keras_sbp.formats.write import size_of
@@ -43,6 +49,8 @@ class BenchmarkRow:
         peak_memory: Bytes of resident memory that loading and running it add at their peak, in
             a new process of its own; `None` if not measured.
         num_threads: Threads it was given; `None` if its runtime uses those of the process.
+        free_axes: The size that the free axes of its inputs got, other than the batch; `None` if
+            it has none.
     """
 
     name: str
@@ -56,6 +64,7 @@ class BenchmarkRow:
     latency_iqr_us: float
     peak_memory: int | None
     num_threads: int | None
+    free_axes: int | None = None
 
     def __repr__(self) -> str:
         return (
@@ -104,10 +113,18 @@ class BenchmarkResult(Printable):
         yield notes(
             [
                 f"{self.batch_size} example{'' if self.batch_size == 1 else 's'} per call",
+                *self._about_free_axes(),
                 self.machine,
                 "memory: peak above a process with the runtime loaded",
             ]
         )
+
+    def _about_free_axes(self) -> list[str]:
+        free = [row for row in self.rows if row.free_axes is not None]
+        if not free:
+            return []
+        names = ", ".join(f"'{row.name}'" for row in free)
+        return [f"of size {free[0].free_axes}: axes of inputs that are free in {names}"]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.rows))})"
@@ -143,10 +160,12 @@ def measure(
         functools.partial(form.load, path, num_threads)
         for path, form in zip(files, forms, strict=True)
     ]
+    free_axes = []
     for path, loader in zip(files, loaders, strict=True):
         with kept_back():
             inputs = loader().inputs
         check_batch_size(inputs, batch_size, path)
+        free_axes.append(FREE_AXIS if has_free_axes(inputs) else None)
     timings = take_turns(
         loaders,
         rounds=repeats,
@@ -178,6 +197,7 @@ def measure(
             latency_iqr_us=float((high[i] - low[i]) * 1e6),
             peak_memory=peaks[i],
             num_threads=num_threads if forms[i].threads else None,
+            free_axes=free_axes[i],
         )
         for i, name in enumerate(paths)
     )

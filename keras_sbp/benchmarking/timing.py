@@ -19,7 +19,7 @@ _LOADS = 5
 _WARMUP = 20  # calls of each model before the first timed one, after each loading
 # A fast model is called several times in a turn, so that the clock's own cost does not matter.
 _SHORTEST_TURN = 1e-3
-_FREE_AXIS = 32  # what a free axis other than the batch becomes
+FREE_AXIS = 32  # what a free axis other than the batch becomes
 Tell = Callable[[float, str], None]
 
 
@@ -86,6 +86,11 @@ def random_inputs(inputs: Inputs, batch_size: int) -> dict[str, np.ndarray]:
     return {name: _random(shape, dtype, batch_size) for name, (shape, dtype) in inputs.items()}
 
 
+def has_free_axes(inputs: Inputs) -> bool:
+    """Whether an axis other than the batch is free, and gets the size 32."""
+    return any(n < 0 for shape, _ in inputs.values() for n in shape[1:])
+
+
 def check_batch_size(inputs: Mapping[str, tuple], batch_size: int, path: pathlib.Path) -> None:
     """Refuse a file whose batch size is fixed at another value.
 
@@ -128,7 +133,7 @@ def _time(model: Runtime, calls: int) -> float:
 
 
 def _random(shape: tuple[int, ...], dtype: np.dtype, batch_size: int) -> np.ndarray:
-    known = filled(tuple(None if n < 0 else n for n in shape), batch_size, _FREE_AXIS)
+    known = filled(tuple(None if n < 0 else n for n in shape), batch_size, FREE_AXIS)
     # Of a file nobody knows what its inputs mean: 0 and 1 are in every range and vocabulary.
     name = "string" if dtype.kind in "OSU" else dtype.name
     values = {"f": uniform(), "i": integers(0, 1), "u": integers(0, 1)}

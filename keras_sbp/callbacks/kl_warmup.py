@@ -6,7 +6,7 @@ import keras
 
 from keras_sbp._arguments import check_count
 from keras_sbp.callbacks.snr_monitor import require_gates
-from keras_sbp.callbacks.train_function import guarded, set_full_kl
+from keras_sbp.callbacks.train_function import guarded, set_full_kl, while_this_fit_runs
 from keras_sbp.layers import SBPLayer
 
 
@@ -66,8 +66,9 @@ class KLWarmup(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the factor of this epoch."""
+        holds = while_this_fit_runs(self.model)
         for gate in self._gates:
-            gate.kl_factor.assign(self.factor(epoch))
+            gate.kl_weighting.weaken(self.factor(epoch), holds)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Leaves the gates with their full KL."""

@@ -179,6 +179,8 @@ class SNRMonitor(keras.callbacks.Callback):
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
         loss = self._loss or LossValues()
         guarded(self.model).tell(self._told)
+        for gate in self._gates:
+            gate.kl_weighting.restore_if_left_over()
         for gate in self._told:
             gate.kl_weighting.begin_fit(
                 self, self._steps, replicas, loss.positions, loss.sums_batch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -109,7 +110,13 @@ def guarded(model: keras.Model) -> TrainFunction:
 def set_full_kl(gates: Sequence[SBPLayer]) -> None:
     """Gives gates the whole KL."""
     for gate in gates:
-        gate.kl_factor.assign(1.0)
+        gate.kl_weighting.restore()
+
+
+def while_this_fit_runs(model: keras.Model) -> Callable[[], bool]:
+    """Returns whether the `fit()` that runs now is still the last one that began, as a function."""
+    run, model_ref = _run_of(model), weakref.ref(model)
+    return lambda: _run_of(model_ref()) is run
 
 
 def _run_of(model: keras.Model) -> Any:

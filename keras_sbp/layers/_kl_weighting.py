@@ -10,6 +10,7 @@ N * P; where it adds examples up, the KL is multiplied by the size of the batch.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -48,6 +49,7 @@ class KLWeighting:
         self._told = False
         self._users_word: tuple[int | None, int] | None = None
         self._counted_for: weakref.ref | None = None
+        self._weakened: tuple[float, Callable[[], bool]] | None = None
         self._last_length: int | None = None
         self.used = False
         self.factor = self._add_scalar("kl_factor", "ones")
@@ -116,6 +118,29 @@ class KLWeighting:
         self._counted_for = weakref.ref(callback)
         self._told = True
 
+    def weaken(self, factor: float, holds: Callable[[], bool]) -> None:
+        """Takes a callback's word for the factor, as long as it holds.
+
+        A `fit()` that is interrupted tells nobody that it ended: what is left
+        of its factor then counts as 1.
+
+        Args:
+            factor: The factor on the KL.
+            holds: Whether the `fit()` that it was said for still runs.
+        """
+        self.factor.assign(factor)
+        self._weakened = (_to_float(self.factor), holds)
+
+    def restore(self) -> None:
+        """Takes back what `weaken` said."""
+        self.factor.assign(1.0)
+        self._weakened = None
+
+    def restore_if_left_over(self) -> None:
+        """Takes back what `weaken` said for a `fit()` that was interrupted."""
+        if self._left_over is not None:
+            self.restore()
+
     def end_epoch(self, steps: int) -> None:
         """Takes the steps of an epoch whose length was not known before.
 
@@ -161,7 +186,10 @@ class KLWeighting:
             RuntimeError: If the number of samples was neither given nor set.
         """
         self.used = True
-        weight = self._layer.kl_weight * ops.convert_to_tensor(self.factor)
+        factor = ops.convert_to_tensor(self.factor)
+        if (left := self._left_over) is not None:
+            factor = ops.where(factor == left, ops.ones_like(factor), factor)
+        weight = self._layer.kl_weight * factor
         if self._layer.num_samples is not None:
             return weight / self._layer.num_samples
         self.require_known()
@@ -208,6 +236,14 @@ class KLWeighting:
         if num_samples == 0:
             return 0.0
         return self._layer.kl_weight * _to_float(self.factor) / num_samples
+
+    @property
+    def _left_over(self) -> float | None:
+        """The factor that a `fit()` left that was interrupted."""
+        if self._weakened is None:
+            return None
+        factor, holds = self._weakened
+        return None if holds() else factor
 
     def require_known(self) -> None:
         """Raises a RuntimeError if the number of samples was neither given nor set."""

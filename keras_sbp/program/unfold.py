@@ -117,8 +117,8 @@ def _record(
         try:
             outputs = layer.call(*args, **kwargs)
         except Exception as error:
-            message = f"{type(error).__name__}: {in_short(error)}"
-            raise CannotUnfoldError(f"its call() fails on symbolic inputs ({message})") from error
+            why = _what_it_does(error) or f"{type(error).__name__}: {in_short(error)}"
+            raise CannotUnfoldError(f"its call() fails on symbolic inputs ({why})") from error
     if scope.state_mapping:
         raise CannotUnfoldError("its call() changes variables, or draws random numbers")
     leaves = keras.tree.flatten(outputs)
@@ -144,6 +144,22 @@ def in_short(error: Exception) -> str:
         if not paragraph.endswith(":"):
             break
     return " ".join(" ".join(told).split()).rstrip(".")
+
+
+# What Keras says at length where a value is asked of a tensor that has none yet.
+_ASKS_FOR_A_VALUE = {
+    r"cannot be used as input to an? (\w+) function": r"it calls a \1 function on a tensor",
+    r"You cannot convert it to an? ([\w ]+)": r"it takes a tensor for a \1",
+    r"cannot be used as a (boolean)": r"it takes a tensor for a \1",
+}
+
+
+def _what_it_does(error: Exception) -> str | None:
+    """What a call does that keras.ops do not, if the error is one that tells."""
+    for said, means in _ASKS_FOR_A_VALUE.items():
+        if found := re.search(f"KerasTensor [^\n]*{said}", str(error)):
+            return found.expand(means)
+    return None
 
 
 def _refuse_lost_weights(layer: keras.layers.Layer, calls: list[_Call]) -> None:

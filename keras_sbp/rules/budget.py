@@ -62,8 +62,9 @@ class Budget(Rule):
             within the budget has so many, a warning comes, and fewer stay.
 
     Raises:
-        TypeError: If `base` is not a rule, the fraction is not a number, or
-            `min_keep` not an integer.
+        TypeError: If `base` is not a rule, or one that was written for an
+            earlier version of this package and has `is_relative`; if the
+            fraction is not a number, or `min_keep` not an integer.
         ValueError: If not exactly one fraction is given, it is not in (0, 1],
             or `min_keep` is below 1; in `prune()`, if the budget cannot be met.
 
@@ -93,6 +94,14 @@ class Budget(Rule):
                 "Budget asks its base how important units are. Expected a "
                 f"keras_sbp.rules.Rule, such as keras_sbp.L2Norm(). Received: base={base!r} "
                 f"(of type {type(base).__name__})."
+            )
+        if (is_relative := getattr(base, "is_relative", None)) is not None:
+            raise TypeError(
+                f"{type(base).__name__} has `is_relative`, which nothing reads. Expected "
+                "`across`, a keras_sbp.rules.Across, which says how units of different layers "
+                f"compare in a Budget. Received: is_relative={is_relative!r}. Set `across = "
+                "keras_sbp.rules.Across.RELATIVE_PER_COST` in its place for True, and nothing for "
+                "False."
             )
         self.what, value = given.popitem()
         self.fraction = check_fraction("Budget", self.what, value)

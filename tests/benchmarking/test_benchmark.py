@@ -83,6 +83,18 @@ def test_batch_sizes(tmp_path):
         keras_sbp.benchmark([free, fixed], batch_size=8)
 
 
+def test_sizes_that_a_file_leaves_free_are_said(tmp_path):
+    tokens = keras.Input((None, 4), name="tokens")
+    free = keras.Model(tokens, layers.GlobalAveragePooling1D()(tokens))
+    path = keras_sbp.export(free, tmp_path / "free").path
+    result = keras_sbp.benchmark({"free": path, "fixed": network(4)}, repeats=5, memory=False)
+    assert [row.free_axes for row in result.rows] == [32, None]
+    said = io.StringIO()
+    result.print(Console(file=said, width=200))
+    assert "of size 32: axes of inputs that are free in 'free'" in said.getvalue()
+    assert result.to_dict()["rows"][0]["free_axes"] == 32
+
+
 @pytest.mark.parametrize(
     ("models", "arguments", "error", "message"),
     [

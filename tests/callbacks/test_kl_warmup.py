@@ -85,6 +85,30 @@ def test_the_fit_after_an_interrupted_one_counts_the_whole_kl(hook, monitored):
     assert again == pytest.approx([gate.kl() / 6 * part for part in (0.5, 0.75)], rel=1e-5)
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_compiling_after_an_interrupted_fit_counts_the_whole_kl(eager):
+    model, gate = kl_model(num_samples=6)
+
+    def interrupt() -> None:
+        model.compile(keras.optimizers.SGD(0.0), run_eagerly=eager)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, X, verbose=0, callbacks=[KLWarmup(3), Interrupted("on_train_batch_end")])
+        assert float(gate.kl_factor.value) == 0.25
+        model.compile(keras.optimizers.SGD(0.0), run_eagerly=eager)
+
+    interrupt()
+    loss = model.fit(X, X, epochs=2, verbose=0).history["loss"]
+    assert loss == pytest.approx([gate.kl() / 6] * 2, rel=1e-5)
+    gate.kl_factor.assign(0.5)  # what the user writes counts
+    assert model.fit(X, X, verbose=0).history["loss"] == pytest.approx([gate.kl() / 12], rel=1e-5)
+    again = model.fit(X, X, epochs=2, verbose=0, callbacks=[KLWarmup(3)]).history["loss"]
+    assert again == pytest.approx([gate.kl() / 6 * part for part in (0.25, 0.5)], rel=1e-5)
+    interrupt()
+    history = model.fit(X, X, verbose=0, callbacks=[SNRMonitor()]).history
+    assert history["loss"] == pytest.approx(history["sbp_kl"]) == [pytest.approx(gate.kl() / 6)]
+    assert float(gate.kl_factor.value) == 1.0
+
+
 def test_a_first_fit_that_no_step_went_through_counts_for_nothing():
     model, gate = kl_model(num_samples=6)
     with pytest.raises(KeyboardInterrupt):

@@ -43,3 +43,36 @@ def test_a_step_in_a_remat_scope_is_the_step_without(mode: str) -> None:
     assert recomputed_loss == pytest.approx(loss, rel=1e-5)
     for ours, theirs in zip(recomputed, weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+class Block(keras.layers.Layer):
+    """A layer that has a gate inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = SBPLayer(num_samples=8)
+
+    def call(self, x, training=None):
+        return self.gate(x, training=training)
+
+
+def block_in_scope() -> keras.Model:
+    with keras.RematScope(mode="full"):
+        block = Block()
+    return keras.Sequential([keras.Input((2,)), block])
+
+
+def model_in_scope() -> keras.Model:
+    with keras.RematScope(mode="full"):
+        inputs = keras.Input((2,))
+        return keras.Model(inputs, SBPLayer(num_samples=8)(inputs))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="may follow another gradient there")
+@pytest.mark.parametrize("make", [block_in_scope, model_in_scope])
+def test_what_holds_a_gate_cannot_be_recomputed(make) -> None:
+    """The limit that gates.md names: an error, not another step."""
+    with pytest.raises((RuntimeError, ValueError)):
+        model = make()
+        model.compile("sgd", "mse")
+        model.train_on_batch(INPUTS, INPUTS)

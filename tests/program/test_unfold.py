@@ -140,6 +140,16 @@ class Branching(Composite):
         return self.inner(x) if float(ops.sum(x)) > 0 else x
 
 
+class Choosing(Branching):
+    def call(self, x):
+        return self.inner(x) if ops.sum(x) > 0 else x
+
+
+class OnTheHost(Branching):
+    def call(self, x):
+        return self.inner(x) * float(np.max(x))
+
+
 class Drawing(Composite):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -184,7 +194,9 @@ class Constant(Composite):
         (DropsItselfInTraining, "computes something else in training"),
         (OwnWeight, "weights of its own: scale"),
         (OwnWeightInDisguise, "weights of its own: scale"),
-        (Branching, "fails on symbolic inputs"),
+        (Branching, "fails on symbolic inputs (it takes a tensor for a float)"),
+        (Choosing, "fails on symbolic inputs (it takes a tensor for a boolean)"),
+        (OnTheHost, "fails on symbolic inputs (it takes a tensor for a NumPy array)"),
         (Drawing, "draws random numbers"),
         (Remembering, "does not reproduce its outputs"),
         (Assigning, "changes variables"),

@@ -51,6 +51,14 @@ def prune_by_input_change(fraction: float, model: keras.Model) -> None:
     assert report.macs_after <= fraction * report.macs_before
 
 
+class OfAnEarlierVersion(keras_sbp.L2Norm):
+    is_relative = True
+
+
+class Ported(keras_sbp.L2Norm):
+    across = keras_sbp.rules.Across.RELATIVE_PER_COST
+
+
 def choose_units(scale: float) -> None:
     moments = Moments.empty(np.arange(6), 2, "reader")
     moments.add(scale * X.astype(float), scale * Y.astype(float))
@@ -95,6 +103,11 @@ def reweight(broken: str = "") -> None:
             "Pass one, such as Budget(macs=0.25)",
             lambda: keras_sbp.Budget(),
             lambda: keras_sbp.Budget(macs=0.25),
+        ),
+        case(
+            "Set `across = keras_sbp.rules.Across.RELATIVE_PER_COST` in its place",
+            lambda: keras_sbp.Budget(macs=0.6, base=OfAnEarlierVersion()),
+            lambda: keras_sbp.prune(plain(), keras_sbp.Budget(macs=0.6, base=Ported())),
         ),
         case(
             "Pass this rule to the budget instead",
