@@ -38,6 +38,7 @@ __all__ = [
     "prune",
     "register_handler",
     "rules",
+    "shrink",
     "sweep",
     "testing",
 ]

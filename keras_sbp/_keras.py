@@ -1,7 +1,7 @@
-"""Everything this package reads from private Keras attributes, in one place.
+"""Everything this package reads from private attributes of Keras's models and layers, in one place.
 
 Keras exposes no public view of the program inside a Functional model. When a new Keras release
-moves something, this is the one file to mend.
+moves something, this is the file to mend; or `_optimizers.py`, where it is about these.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -43,8 +43,6 @@ __all__ = [
     "functional_view",
     "input_layer",
     "input_structure",
-    "learning_rate_at",
-    "leave_out_of_weight_decay",
     "leaving_no_trace",
     "is_adapted_by_lora_or_quantised",
     "math_ops",
@@ -150,15 +148,6 @@ def compiled_losses(model: keras.Model, outputs: Any) -> list[tuple[keras.losses
         if weight is None or weight:
             found.append((loss, output, 1.0 if weight is None else float(weight)))
     return found
-
-
-def learning_rate_at(optimizer: keras.optimizers.Optimizer, update: int) -> float:
-    """Returns the learning rate of a coming update, counted from the one that is next."""
-    rate = optimizer._learning_rate
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        rate = rate(int(optimizer.iterations) + update)
-        return float(keras.ops.convert_to_numpy(rate))
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def undo_running_step() -> None:
@@ -326,27 +315,6 @@ def captured_arguments(layer: keras.layers.Layer, name: str) -> dict[str, Any] |
         return None
     settings = _settings_of_any_layer(layer, type(layer)) | captured.config
     return settings | ({"name": name} if "name" in settings else {})
-
-
-def leave_out_of_weight_decay(
-    optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]
-) -> bool:
-    """Has an optimizer no longer decay some variables, beside those that it leaves out already.
-
-    Returns whether it decays any.
-
-    `exclude_from_weight_decay()` would forget what the user has left out, and refuses an optimizer
-    that is built. The optimizer inside a `LossScaleOptimizer` is the one that decays.
-    """
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    if getattr(optimizer, "weight_decay", None) is None:
-        return False
-    keys = {optimizer._var_key(variable) for variable in variables}
-    excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
-    optimizer._exclude_from_weight_decay = excluded | keys
-    optimizer._exclude_from_weight_decay_cache = {}
-    return True
 
 
 def deep_copy(layer: keras.layers.Layer) -> keras.layers.Layer:

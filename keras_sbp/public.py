@@ -6,7 +6,7 @@ import keras_sbp.integrations as integrations
 import keras_sbp.rules as rules
 import keras_sbp.testing as testing
 from keras_sbp.callbacks import GradualPruning, KLWarmup, SNRMonitor
-from keras_sbp.compression import compress
+from keras_sbp.compression import compress, shrink
 from keras_sbp.exporting import benchmark, export
 from keras_sbp.handlers import LayerHandler, register_handler
 from keras_sbp.insertion import gates_report, insert_sbp
@@ -53,6 +53,7 @@ __all__ = [
     "prune",
     "register_handler",
     "rules",
+    "shrink",
     "sweep",
     "testing",
 ]

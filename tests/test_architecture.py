@@ -20,6 +20,7 @@ PACKAGE = pathlib.Path(keras_sbp.__file__).parent
 ROOMS = [
     "version",
     "_keras",
+    "_optimizers",
     "_arguments",
     "telling",
     "printing",
@@ -202,6 +203,7 @@ def test_public_names() -> None:
         "prune",
         "register_handler",
         "rules",
+        "shrink",
         "sweep",
         "testing",
     ]

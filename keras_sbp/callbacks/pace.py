@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_sbp._keras import learning_rate_at
+from keras_sbp._optimizers import learning_rate_at
 
 # They divide the gradient by its size: a weight with a steady gradient moves by the learning rate.
 _NORMALISE = tuple(

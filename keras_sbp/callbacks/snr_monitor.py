@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_sbp._arguments import check_count
-from keras_sbp._keras import leave_out_of_weight_decay
+from keras_sbp._optimizers import leave_out_of_weight_decay
 from keras_sbp.callbacks.diagnosis import Diagnosis
 from keras_sbp.callbacks.epoch_summary import EpochSummary, summarise
 from keras_sbp.callbacks.loss_values import LossValues, loss_values

@@ -13,7 +13,7 @@ from keras_sbp.callbacks import GradualPruning
 from keras_sbp.compression.backup import Backup, KeepState, fingerprint
 from keras_sbp.compression.gated import gated_network, told_by
 from keras_sbp.compression.report import CompressReport
-from keras_sbp.compression.settings import compile_like
+from keras_sbp.compression.settings import compile_like, spare_posteriors
 from keras_sbp.compression.statistics import keeping_up
 from keras_sbp.compression.student import AsksTeacher, check_teacher, student_of
 from keras_sbp.compression.training_data import TrainingData, training_data
@@ -167,6 +167,7 @@ class _Training:
         """
         student = student_of(network, self._original, self._teacher)
         compile_like(student, self._original, steps_before=self._steps)
+        spare_posteriors(student)
         done = min(self._backup.epochs_done(), epochs.stop)
         if done > epochs.start:
             self.history = self._backup.restore(student, done)

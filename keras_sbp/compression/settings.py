@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_sbp._keras import compile_arguments, leave_out_of_weight_decay
+from keras_sbp._keras import compile_arguments
+from keras_sbp._optimizers import leave_out_of_weight_decay
 from keras_sbp.layers import find_gates
 
 
@@ -23,6 +24,10 @@ def compile_like(network: keras.Model, original: keras.Model, *, steps_before: i
     for argument in ("metrics", "weighted_metrics"):
         arguments[argument] = keras.tree.map_structure(_metric_again, arguments[argument])
     network.compile(**arguments)
+
+
+def spare_posteriors(network: keras.Model) -> None:
+    """Leaves the posteriors of a compiled network's gates out of weight decay."""
     posteriors = [weight for gate in find_gates(network) for weight in (gate.mu, gate.log_sigma)]
     leave_out_of_weight_decay(network.optimizer, posteriors)
 

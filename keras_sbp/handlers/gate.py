@@ -10,7 +10,7 @@ from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import LayerHandler, Opaque, register_handler
 from keras_sbp.program.program import Op, Scale
 from keras_sbp.program.slim import Slim
-from keras_sbp.program.units import Known, Needs, constant_everywhere, only, tidy
+from keras_sbp.program.units import Known, Needs, constant_everywhere, constants, only, tidy
 
 
 @register_handler(SBPLayer)
@@ -26,6 +26,37 @@ class GateThatStays(Opaque):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each unit needs itself."""
         return [needed[0]]
+
+
+_PER_UNIT = ("mu", "log_sigma", "alive")
+
+
+class GateThatNarrows(GateThatStays):
+    """A gate of fewer units: those that are frozen are 0 for good."""
+
+    def values(self, op: Op, inputs: list[Known]) -> list[Known]:
+        """A frozen unit is 0."""
+        (known,) = super().values(op, inputs)
+        axis, alive = _axis(op), op.operation.alive
+        if not alive.any():
+            return [constant_everywhere(0.0, op.inputs[0].shape)]
+        if axis is None:
+            return [tidy(known)]
+        here = constants(known, axis, alive.size)
+        return [tidy(known | {axis: np.where(alive, here, 0.0)})]
+
+    def rebuild(
+        self, op: Op, inputs: list[Slim | None], needed: list[Needs | None], build: Builder
+    ) -> list[Slim]:
+        """The same gate with the posteriors of the carried units."""
+        slim, axis, gate = build.settle(only(inputs)), _axis(op), op.operation
+        layer = build.layer(op)
+        is_new = not layer.built
+        tensor = layer(slim.tensor)
+        if is_new:
+            units = np.ones(1, bool) if axis is None else slim.carries(axis)
+            _take_units(layer, gate, units)
+        return [build.slim(op.outputs[0], tensor, carried=slim.carried)]
 
 
 @register_handler(Scale)
@@ -71,6 +102,13 @@ class Gate(LayerHandler):
                 rescale=slim.rescale,
             )
         ]
+
+
+def _take_units(gate: SBPLayer, other: SBPLayer, units: np.ndarray) -> None:
+    for new, old in zip(gate.variables, other.variables, strict=True):
+        value = keras.ops.convert_to_numpy(old.value)
+        new.assign(value[units] if old.name in _PER_UNIT else value)
+    gate.kl_weighting.take(other.kl_weighting)
 
 
 def _axis(op: Op) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from keras_sbp.program import Analysis, Op, Program, Tensor
 from keras_sbp.program.builder import Builder
 from keras_sbp.program.handler import OPAQUE, LayerHandler, Opaque, find_handler
 from keras_sbp.program.program import Cast, Scale, reading
-from keras_sbp.program.rebuild import rebuild
+from keras_sbp.program.rebuild import Rebuilt, rebuild
 from keras_sbp.program.removal import Site
 from keras_sbp.program.slim import Slim
 from keras_sbp.program.units import Needs, only
@@ -28,8 +28,17 @@ def gated_copy(program: Program, gates: Mapping[keras.layers.Layer, Sequence[Sit
     Weights are copied, and so is the state of random generators. The traced model is not
     changed; the gates become layers of the new one.
     """
-    gated = with_gates(program, gates)
-    return rebuild(gated, _copy_everything(gated, gates)).model
+    return copy_network(with_gates(program, gates), gates).model
+
+
+def copy_network(program: Program, new_gates: Collection[keras.layers.Layer] = ()) -> Rebuilt:
+    """Returns a copy of a program's network, with weights and the state of random generators.
+
+    Args:
+        program: a traced program.
+        new_gates: layers that the program calls and its model does not have; they are not copied.
+    """
+    return rebuild(program, _copy_everything(program, new_gates))
 
 
 class CallGate(Opaque):
@@ -42,9 +51,7 @@ class CallGate(Opaque):
         return [build.slim(op.outputs[0], op.operation(only(inputs).tensor))]
 
 
-def _copy_everything(
-    program: Program, gates: Mapping[keras.layers.Layer, Sequence[Site]]
-) -> Analysis:
+def _copy_everything(program: Program, gates: Collection[keras.layers.Layer]) -> Analysis:
     """Knows nothing and needs everything: what is rebuilt from this analysis is a copy."""
     handlers: dict[Op, LayerHandler] = dict.fromkeys(program.ops, OPAQUE)
     for op in program.ops:

@@ -85,6 +85,11 @@ class KLWeighting:
         """Whether a training step may ask for the factor now."""
         return self._told or self._layer.num_samples is not None
 
+    def take(self, other: KLWeighting) -> None:
+        """Takes what the user has told another one. Variables are left to the caller."""
+        self._users_word = other._users_word
+        self._told = other._told and other._users_word is not None
+
     def set_steps_per_epoch(self, steps: int | None, replicas: int = 1) -> None:
         """Takes the user's word for the steps per epoch. It holds until the next one."""
         whose = f"SBPLayer '{self._layer.name}'"

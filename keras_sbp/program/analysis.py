@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from keras_sbp.program.checks import ask_needs, ask_values
@@ -37,17 +38,21 @@ class Analysis:
 def analyse(program: Program) -> Analysis:
     """Runs both analyses; cost is linear in the size of the program."""
     handlers, opaque = find_handlers(program)
-    known: dict[Tensor, Known] = {tensor: {} for tensor in program.inputs}
-    for op in program.ops:
-        results = ask_values(handlers[op], op, [known[tensor] for tensor in op.inputs])
-        known.update(zip(op.outputs, results, strict=True))
-    needed, edges = _backward(program, handlers, known)
+    known = forward(program, handlers)
+    needed, edges = backward(program, handlers, known)
     return Analysis(handlers, opaque, known, needed, edges)
 
 
-def find_handlers(program: Program) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
-    """Returns the handler of each call, and why the opaque ones are opaque."""
-    found = {op: find_handler(op) for op in program.ops}
+def find_handlers(
+    program: Program, find: Callable[[Op], tuple[LayerHandler, str | None]] = find_handler
+) -> tuple[dict[Op, LayerHandler], dict[Op, str]]:
+    """Returns the handler of each call, and why the opaque ones are opaque.
+
+    Args:
+        program: the program.
+        find: says both for one call.
+    """
+    found = {op: find(op) for op in program.ops}
     # One set of weights cannot be both narrowed and whole: one opaque call makes all opaque.
     shared = {id(op.operation): why for op, (_, why) in found.items() if op.shared and why}
     handlers: dict[Op, LayerHandler] = {}
@@ -60,18 +65,37 @@ def find_handlers(program: Program) -> tuple[dict[Op, LayerHandler], dict[Op, st
     return handlers, opaque
 
 
-def _backward(
-    program: Program, handlers: dict[Op, LayerHandler], known: dict[Tensor, Known]
+def forward(program: Program, handlers: Mapping[Op, LayerHandler]) -> dict[Tensor, Known]:
+    """Returns what is known of every tensor."""
+    known: dict[Tensor, Known] = {tensor: {} for tensor in program.inputs}
+    for op in program.ops:
+        results = ask_values(handlers[op], op, [known[tensor] for tensor in op.inputs])
+        known.update(zip(op.outputs, results, strict=True))
+    return known
+
+
+def backward(
+    program: Program,
+    handlers: Mapping[Op, LayerHandler],
+    known: Mapping[Tensor, Known],
+    wanted: Mapping[Tensor, Needs] | None = None,
 ) -> tuple[dict[Tensor, Needs], dict[tuple[Op, int], Needs]]:
-    """Repeats the backward pass until the calls of every shared layer agree.
+    """Returns which units of every tensor are needed, and which each call needs of its inputs.
 
     A layer that is called several times has one set of weights, so each call must carry the
     units that any of them needs. That can grow what earlier calls need; it only grows, so the
-    repetition ends.
+    pass is repeated until the calls of every shared layer agree.
+
+    Args:
+        program: the program.
+        handlers: of its calls.
+        known: of its tensors.
+        wanted: what is needed beside the outputs.
     """
     floors: dict[int, _Floor] = {}
     while True:
-        needed: dict[Tensor, Needs | None] = {tensor: {} for tensor in program.outputs}
+        needed: dict[Tensor, Needs | None] = dict(wanted or {})
+        needed |= {tensor: {} for tensor in program.outputs}
         edges: dict[tuple[Op, int], Needs] = {}
         grown: dict[int, _Floor] = {}
         for op in reversed(program.ops):

@@ -111,7 +111,10 @@ class Normalization(FixedAffine):
         mean, variance = _flat(op.operation.mean), _flat(op.operation.variance)
         if not op.operation.axis:
             return {"mean": float(mean[0]), "variance": float(variance[0])}
-        return {"mean": mean[carried].tolist(), "variance": variance[carried].tolist()}
+        mean, variance = mean[carried], variance[carried]
+        if op.operation.variable_dtype == "float64":  # Keras turns lists to float32 first
+            return {"mean": mean, "variance": variance}
+        return {"mean": mean.tolist(), "variance": variance.tolist()}
 
 
 def _flat(numbers: Any) -> np.ndarray:
