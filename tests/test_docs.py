@@ -141,6 +141,7 @@ def test_version_is_the_same_everywhere() -> None:
     [
         keras_sbp.insert_sbp,
         keras_sbp.prune,
+        keras_sbp.shrink,
         keras_sbp.SBPLayer,
         keras_sbp.distributions.TruncatedLogNormal,
         keras_sbp.SNRThreshold,

@@ -12,6 +12,8 @@ from keras_sbp.program.program import Op, Scale
 from keras_sbp.program.slim import Slim
 from keras_sbp.program.units import Known, Needs, constant_everywhere, constants, only, tidy
 
+_PER_UNIT = ("mu", "log_sigma", "alive")  # of the weights of a gate
+
 
 @register_handler(SBPLayer)
 class GateThatStays(Opaque):
@@ -26,9 +28,6 @@ class GateThatStays(Opaque):
     def needs(self, op: Op, needed: list[Needs | None], inputs: list[Known]) -> list[Needs | None]:
         """Each unit needs itself."""
         return [needed[0]]
-
-
-_PER_UNIT = ("mu", "log_sigma", "alive")
 
 
 class GateThatNarrows(GateThatStays):
