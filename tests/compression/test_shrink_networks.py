@@ -10,7 +10,7 @@ from keras import Input, Model, layers
 import keras_sbp
 from keras_sbp.layers import find_gates
 
-# The differences are those of float64; other backends are tested in tests/compression/test_shrink.py.
+# To the digits of float64; other backends are tested in test_shrink.py.
 pytestmark = pytest.mark.tensorflow
 
 
