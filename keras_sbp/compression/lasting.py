@@ -19,7 +19,7 @@ from keras_sbp.layers import SBPLayer
 from keras_sbp.layers._posterior_weights import Between
 from keras_sbp.program import Analysis, Op, Program, Tensor
 from keras_sbp.program.analysis import backward, find_handlers, forward
-from keras_sbp.program.handler import LayerHandler, find_handler
+from keras_sbp.program.handler import OPAQUE, LayerHandler, find_handler
 from keras_sbp.program.registry import stock_class
 from keras_sbp.program.units import Known, Needs, tidy
 
@@ -44,8 +44,13 @@ def analyse_for_training(program: Program, *, norms_are_clipped: bool) -> Analys
         norms_are_clipped: whether the optimizer looks at the norms of whole gradients.
     """
 
+    # What stands before a gate without any unit is cut off from the outputs, and so from the model.
+    whole_branches_stay = norms_are_clipped or any(_sees_units(op.operation) for op in program.ops)
+
     def find(op: Op) -> tuple[LayerHandler, str | None]:
         if stock_class(op.operation) is SBPLayer:
+            if whole_branches_stay and not op.operation.alive.any():
+                return OPAQUE, "the loss, or a norm that is clipped, sees what is before it"
             return _NARROWED, None
         handler, reason = find_handler(op)
         return handler, reason or _why_whole(op.operation, norms_are_clipped)
@@ -54,7 +59,8 @@ def analyse_for_training(program: Program, *, norms_are_clipped: bool) -> Analys
     known = _zeros_in_all(_known_for_many_weights(program, handlers))
     wanted: dict[Tensor, Needs] = {tensor: {} for op in opaque for tensor in op.outputs}
     if norms_are_clipped:  # the KL of a gate whose units nobody reads is in the norm
-        wanted |= {op.outputs[0]: _alive(op) for op in handlers if handlers[op] is _NARROWED}
+        gates = [op for op in handlers if handlers[op] is _NARROWED and op.operation.alive.any()]
+        wanted |= {op.outputs[0]: _alive(op) for op in gates}
     needed, edges = backward(program, handlers, known, wanted)
     return Analysis(handlers, opaque, known, needed, edges)
 
@@ -64,9 +70,7 @@ def _why_whole(operation: keras.Operation, norms_are_clipped: bool) -> str | Non
     if not isinstance(operation, keras.layers.Layer):
         return None
     for layer in (operation, *_keras.sublayers(operation)):
-        if getattr(layer, "activity_regularizer", None) is not None or isinstance(
-            layer, keras.layers.ActivityRegularization
-        ):
+        if _sees_units(layer):
             return "its activity regularizer sees every unit"
         if isinstance(layer, _NOT_ZERO_IN_TRAINING):
             return "it makes something else of a 0 in training"
@@ -81,6 +85,13 @@ def _why_whole(operation: keras.Operation, norms_are_clipped: bool) -> str | Non
         if regularizer is not None and norms_are_clipped:
             return f"the optimizer clips norms, and '{weight.name}' has a regularizer"
     return None
+
+
+def _sees_units(layer: keras.Operation) -> bool:
+    """Whether a layer adds to the loss what its outputs are."""
+    return getattr(layer, "activity_regularizer", None) is not None or isinstance(
+        layer, keras.layers.ActivityRegularization
+    )
 
 
 def _known_for_many_weights(

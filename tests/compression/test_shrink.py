@@ -103,8 +103,9 @@ def test_the_next_ten_steps_are_those_of_the_frozen_model(name: str) -> None:
     freeze(model, **DROPPED)
     small = keras_sbp.shrink(model)
     assert small.get_layer("a_in").filters == 3 and small.get_layer("dense").units == 6
-    assert small.get_layer("b_in").filters == 1  # the bias of b_out trains, without an input
-    assert small.count_params() < 0.6 * model.count_params()
+    # The bias of b_out trains, without an input; and a norm that is clipped sees the whole branch.
+    assert small.get_layer("b_in").filters == (6 if "clipped" in name else 1)
+    assert small.count_params() < (0.9 if "clipped" in name else 0.6) * model.count_params()
     assert int(small.optimizer.iterations) == int(model.optimizer.iterations)
     losses = step(model, 10)
     np.testing.assert_allclose(step(small, 10), losses, rtol=CLOSE)
@@ -142,6 +143,27 @@ def test_shrinking_again_and_pruning_at_last() -> None:
     np.testing.assert_allclose(
         outputs_of(pruned, IMAGES), outputs_of(smaller, IMAGES), rtol=1e-3, atol=1e-4
     )
+
+
+def test_a_dead_branch_whose_gates_are_in_the_norm_that_is_clipped() -> None:
+    """The branch goes as far as nothing of it is in the norm, and no further."""
+    keras.utils.set_random_seed(3)
+    inputs = Input((6,))
+    x = inputs
+    for name in ("first", "second"):
+        x = SBPLayer(name=name, **QUIET)(layers.Dense(5, activation="relu")(x))
+    branch = SBPLayer(axis=None, name="branch", **QUIET)(layers.Dense(6)(x))
+    model = Model(inputs, layers.Dense(3)(layers.Add()([inputs, branch])))
+    compiled(model, keras.optimizers.SGD(0.1, global_clipnorm=0.01), run_eagerly=True)
+    freeze(model, first=[0, 3], second=range(5), branch=[0])
+    small = keras_sbp.shrink(model)
+    assert small.count_params() < model.count_params()
+    x = IMAGES[:, 0, :2].reshape(16, 6)
+    for _ in range(5):
+        for each in (small, model):
+            each.train_on_batch(x, LABELS)
+    outputs = [outputs_of(m, x) for m in (small, model)]
+    np.testing.assert_allclose(*outputs, atol=CLOSE * np.abs(outputs[1]).max())
 
 
 def test_a_model_that_is_not_compiled() -> None:

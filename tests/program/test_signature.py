@@ -187,8 +187,8 @@ class Failing(layers.Layer):
 @pytest.mark.parametrize(
     ("function", "end"),
     [
-        (as_boolean, "cannot be used as a boolean)"),
-        (as_array, "You cannot convert it to a NumPy array)"),
+        (as_boolean, "it takes a tensor for a boolean)"),
+        (as_array, "it takes a tensor for a NumPy array)"),
         (in_several_paragraphs, "(RuntimeError: It breaks off)"),
         (in_a_long_sentence, " and says" * 40 + ")"),
         (after_a_colon, "(RuntimeError: It says: this)"),
@@ -223,7 +223,7 @@ def test_remedy_for_functions_of_tensorflow() -> None:
 
     model = OfTensorFlow()
     model(DATA)
-    with pytest.raises(TypeError, match="used as input to a TensorFlow function.*and keras.ops"):
+    with pytest.raises(TypeError, match="calls a TensorFlow function on a tensor.*and keras.ops"):
         trace(model)
 
     model = OfKeras()
