@@ -27,8 +27,7 @@ def leave_out_of_weight_decay(
     `exclude_from_weight_decay()` would forget what the user has left out, and refuses an optimizer
     that is built. The optimizer inside a `LossScaleOptimizer` is the one that decays.
     """
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
+    optimizer = inner_optimizers(optimizer)[-1]
     if getattr(optimizer, "weight_decay", None) is None:
         return False
     keys = {optimizer._var_key(variable) for variable in variables}
@@ -49,8 +48,8 @@ def inner_optimizers(
 
 
 def decays(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
-    """Returns whether an optimizer with weight decay decays a variable."""
-    return optimizer._use_weight_decay(variable)
+    """Returns whether an optimizer decays a variable, if it decays any."""
+    return inner_optimizers(optimizer)[-1]._use_weight_decay(variable)
 
 
 def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, dict[int, keras.Variable]]:

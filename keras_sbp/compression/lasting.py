@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,12 +17,11 @@ import numpy as np
 from keras_sbp import _keras
 from keras_sbp.handlers.gate import GateThatNarrows
 from keras_sbp.layers import SBPLayer
-from keras_sbp.layers._posterior_weights import Between
 from keras_sbp.program import Analysis, Op, Program, Tensor
 from keras_sbp.program.analysis import backward, find_handlers, forward
 from keras_sbp.program.handler import OPAQUE, LayerHandler, find_handler
 from keras_sbp.program.registry import stock_class
-from keras_sbp.program.units import Known, Needs, tidy
+from keras_sbp.program.units import Known, Needs, constants, tidy
 
 _NARROWED = GateThatNarrows()
 # They add to a 0 in training, or put another number in its place.
@@ -29,7 +29,7 @@ _NOT_ZERO_IN_TRAINING = (keras.layers.GaussianNoise, keras.layers.AlphaDropout)
 # Of each number alone: a part of a weight is to the others as if it were not there.
 _BY_NUMBER = (
     *(keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2),
-    *(keras.constraints.NonNeg, Between),
+    keras.constraints.NonNeg,
 )
 _SIGNS = (1.0, -1.0, None)  # of the weights that are drawn; None draws them too
 
@@ -45,7 +45,7 @@ def analyse_for_training(program: Program, *, norms_are_clipped: bool) -> Analys
     """
 
     # What stands before a gate without any unit is cut off from the outputs, and so from the model.
-    whole_branches_stay = norms_are_clipped or any(_sees_units(op.operation) for op in program.ops)
+    whole_branches_stay = bool(seen_by_training(program, norms_are_clipped=norms_are_clipped))
 
     def find(op: Op) -> tuple[LayerHandler, str | None]:
         if stock_class(op.operation) is SBPLayer:
@@ -57,12 +57,24 @@ def analyse_for_training(program: Program, *, norms_are_clipped: bool) -> Analys
 
     handlers, opaque = find_handlers(program, find)
     known = _zeros_in_all(_known_for_many_weights(program, handlers))
-    wanted: dict[Tensor, Needs] = {tensor: {} for op in opaque for tensor in op.outputs}
+    wanted: dict[Tensor, Needs] = {}
     if norms_are_clipped:  # the KL of a gate whose units nobody reads is in the norm
-        gates = [op for op in handlers if handlers[op] is _NARROWED and op.operation.alive.any()]
-        wanted |= {op.outputs[0]: _alive(op) for op in gates}
+        wanted = {op.outputs[0]: _alive(op) for op in program.ops if _has_living_units(op)}
     needed, edges = backward(program, handlers, known, wanted)
     return Analysis(handlers, opaque, known, needed, edges)
+
+
+def seen_by_training(program: Program, *, norms_are_clipped: bool) -> list[Op]:
+    """Returns the calls that count in training even where no output depends on them.
+
+    They add to the loss what their inputs move, or may do so; and where norms are clipped, the
+    gradient of a gate's KL is part of them.
+    """
+    return [
+        op
+        for op in program.ops
+        if _may_add_a_loss(op.operation) or (norms_are_clipped and _has_living_units(op))
+    ]
 
 
 def _why_whole(operation: keras.Operation, norms_are_clipped: bool) -> str | None:
@@ -70,12 +82,11 @@ def _why_whole(operation: keras.Operation, norms_are_clipped: bool) -> str | Non
     if not isinstance(operation, keras.layers.Layer):
         return None
     for layer in (operation, *_keras.sublayers(operation)):
-        if _sees_units(layer):
+        if _regularizes_activity(layer):
             return "its activity regularizer sees every unit"
         if isinstance(layer, _NOT_ZERO_IN_TRAINING):
             return "it makes something else of a 0 in training"
-        is_stock = type(layer).__module__.startswith("keras.")
-        if not is_stock and "training" in inspect.signature(layer.call).parameters:
+        if not _is_stock(layer) and "training" in inspect.signature(layer.call).parameters:
             return "its call() may do something else in training"
     for weight in operation.trainable_variables:
         regularizer = weight.regularizer
@@ -87,11 +98,26 @@ def _why_whole(operation: keras.Operation, norms_are_clipped: bool) -> str | Non
     return None
 
 
-def _sees_units(layer: keras.Operation) -> bool:
-    """Whether a layer adds to the loss what its outputs are."""
+def _regularizes_activity(layer: Any) -> bool:
     return getattr(layer, "activity_regularizer", None) is not None or isinstance(
         layer, keras.layers.ActivityRegularization
     )
+
+
+def _may_add_a_loss(operation: Any) -> bool:
+    """Whether a call adds to the loss, so far as can be known, but for the KL of gates."""
+    if not isinstance(operation, keras.layers.Layer) or stock_class(operation) is SBPLayer:
+        return False
+    layers = (operation, *_keras.sublayers(operation))
+    return any(_regularizes_activity(each) or not _is_stock(each) for each in layers)
+
+
+def _is_stock(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.startswith("keras.")
+
+
+def _has_living_units(op: Op) -> bool:
+    return stock_class(op.operation) is SBPLayer and bool(op.operation.alive.any())
 
 
 def _known_for_many_weights(
@@ -117,20 +143,14 @@ def _known_for_many_weights(
 
 def _zeros_in_all(many: Iterable[dict[Tensor, Known]]) -> dict[Tensor, Known]:
     first, *others = many
-    return {
-        tensor: tidy(
-            {
-                axis: np.where(
-                    [c == 0]
-                    + [each[tensor].get(axis, np.full(c.size, np.nan)) == 0 for each in others],
-                    0.0,
-                    np.nan,
-                ).sum(0)
-                for axis, c in known.items()
-            }
-        )
-        for tensor, known in first.items()
-    }
+    zeros = {}
+    for tensor, known in first.items():
+        in_all = {axis: constant == 0 for axis, constant in known.items()}
+        for each in others:
+            for axis in in_all:
+                in_all[axis] &= constants(each[tensor], axis, tensor.size(axis)) == 0
+        zeros[tensor] = tidy({axis: np.where(zero, 0.0, np.nan) for axis, zero in in_all.items()})
+    return zeros
 
 
 def _alive(op: Op) -> Needs:

@@ -16,13 +16,13 @@ from keras_sbp._optimizers import (
     slots,
 )
 from keras_sbp.comparing.full_precision import full_precision
-from keras_sbp.compression.lasting import analyse_for_training
+from keras_sbp.compression.lasting import analyse_for_training, seen_by_training
 from keras_sbp.compression.settings import compile_like
 from keras_sbp.compression.slices import Slice, slices_of
 from keras_sbp.compression.student import student_of
 from keras_sbp.insertion.gated_copy import copy_network
 from keras_sbp.layers import SBPLayer, find_gates
-from keras_sbp.program import Program, trace
+from keras_sbp.program import Op, Program, trace
 from keras_sbp.program.rebuild import Rebuilt, rebuild
 from keras_sbp.pruning.verify import verify
 from keras_sbp.telling import warn
@@ -68,7 +68,7 @@ def shrink(model: keras.Model) -> keras.Model:
         TypeError: If `model` is not a Keras model.
         ValueError: If it has no gates, is not built, is of a class that cannot train other
             layers, or is compiled with an optimizer that looks at weights as a whole, such as
-            LAMB.
+            LAMB; if the loss, or a norm that is clipped, depends on what would be cut off.
         RuntimeError: If the smaller model is not the same function.
 
     Example:
@@ -108,6 +108,7 @@ def shrink(model: keras.Model) -> keras.Model:
     copy.model.set_weights(values)
     layers = {id(op.operation): op.operation for op in copied.ops if _has_weights(op.operation)}
     small, slices = slices_of(layers.values(), lambda: rebuild(copied, analysis))
+    _refuse_dead_ends(seen_by_training(copied, norms_are_clipped=clipped), small)
     verify(program, {gate: gate.keep() for gate in gates}, small.model)
     _warn_of_frozen(gates, small, copy, analysis.opaque)
     result = student_of(small.model, model, None)
@@ -150,6 +151,17 @@ def _refuse_half_an_update(optimizers: list[keras.optimizers.Optimizer]) -> None
             )
 
 
+def _refuse_dead_ends(seen: list[Op], small: Rebuilt) -> None:
+    kept = {id(each) for each in small.model.operations}
+    lost = [op.name for op in seen if id(small.layers.get(id(op.operation))) not in kept]
+    if lost:
+        raise ValueError(
+            f"shrink would cut off '{lost[0]}', on which no output depends any more, but the loss "
+            "or a norm that the optimizer clips does. Expected frozen units that leave a way from "
+            "there to an output. prune() can take them out."
+        )
+
+
 def _has_weights(operation: Any) -> bool:
     return isinstance(operation, keras.layers.Layer) and bool(operation.variables)
 
@@ -172,12 +184,8 @@ def _carry_over(
 ) -> None:
     """Gives the optimizer of the new model what that of the old one has got to."""
     pairs = [(weight, *sources[id(weight)]) for weight in new.trainable_variables]
-    for before, after in zip(
-        inner_optimizers(old.optimizer), inner_optimizers(new.optimizer), strict=True
-    ):
-        if getattr(before, "weight_decay", None) is not None:
-            spared = [weight for weight, source, _ in pairs if not decays(before, source)]
-            leave_out_of_weight_decay(after, spared)
+    spared = [weight for weight, source, _ in pairs if not decays(old.optimizer, source)]
+    leave_out_of_weight_decay(new.optimizer, spared)
     if not old.optimizer.built:
         return
     new.optimizer.build(new.trainable_variables)

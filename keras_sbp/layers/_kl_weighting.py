@@ -240,7 +240,8 @@ class KLWeighting:
                 num_samples /= _to_float(self._largest_batch) or 1.0
         if num_samples == 0:
             return 0.0
-        return self._layer.kl_weight * _to_float(self.factor) / num_samples
+        factor = _to_float(self.factor)
+        return self._layer.kl_weight * (1.0 if factor == self._left_over else factor) / num_samples
 
     @property
     def _left_over(self) -> float | None:

@@ -68,6 +68,16 @@ def outputs_of(model: Model, x: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(model(x))
 
 
+def assert_same_steps(small: Model, model: Model) -> None:
+    """Five steps of models of 6 features and 3 classes."""
+    x = IMAGES[:, 0, :2].reshape(16, 6)
+    for _ in range(5):
+        for each in (small, model):
+            each.train_on_batch(x, LABELS)
+    outputs = [outputs_of(m, x) for m in (small, model)]
+    np.testing.assert_allclose(*outputs, atol=CLOSE * np.abs(outputs[1]).max())
+
+
 def freeze(model: Model, **dropped) -> None:
     for name, units in dropped.items():
         gate = model.get_layer(name)
@@ -158,12 +168,35 @@ def test_a_dead_branch_whose_gates_are_in_the_norm_that_is_clipped() -> None:
     freeze(model, first=[0, 3], second=range(5), branch=[0])
     small = keras_sbp.shrink(model)
     assert small.count_params() < model.count_params()
-    x = IMAGES[:, 0, :2].reshape(16, 6)
-    for _ in range(5):
-        for each in (small, model):
-            each.train_on_batch(x, LABELS)
-    outputs = [outputs_of(m, x) for m in (small, model)]
-    np.testing.assert_allclose(*outputs, atol=CLOSE * np.abs(outputs[1]).max())
+    assert_same_steps(small, model)
+
+
+def dead_together(**options) -> Model:
+    """A branch of which two gates kill a half each."""
+    keras.utils.set_random_seed(3)
+    inputs = Input((6,))
+    branch = layers.Dense(6, name="seen", **options)(inputs)
+    for name in ("one", "another"):
+        branch = SBPLayer(name=name, **QUIET)(branch)
+    model = Model(inputs, layers.Dense(3)(layers.Add()([inputs, branch])))
+    freeze(model, one=[0, 1, 2], another=[3, 4, 5])
+    return compiled(model, keras.optimizers.SGD(0.1), run_eagerly=True)
+
+
+def test_two_gates_that_kill_a_branch_together() -> None:
+    model = dead_together()
+    small = keras_sbp.shrink(model)
+    assert "seen" not in {layer.name for layer in small.layers}
+    assert_same_steps(small, model)
+
+
+def test_what_the_loss_sees_is_not_cut_off() -> None:
+    model = dead_together(activity_regularizer="l2")
+    with pytest.raises(ValueError, match="would cut off 'seen'"):
+        keras_sbp.shrink(model)
+    model = dead_together(activity_regularizer="l2")
+    freeze(model, one=range(6))
+    assert_same_steps(keras_sbp.shrink(model), model)
 
 
 def test_a_model_that_is_not_compiled() -> None:
@@ -278,12 +311,7 @@ def test_what_lets_units_go(name: str) -> None:
     model.compile(keras.optimizers.Adam(0.01), loss)
     small = keras_sbp.shrink(model)
     assert small.get_layer("before").units == 3
-    x = IMAGES[:, 0, :2].reshape(16, 6)
-    for _ in range(5):
-        for each in (small, model):
-            each.train_on_batch(x, LABELS)
-    outputs = [outputs_of(m, x) for m in (small, model)]
-    np.testing.assert_allclose(*outputs, atol=CLOSE * np.abs(outputs[1]).max())
+    assert_same_steps(small, model)
 
 
 def test_a_kernel_that_is_0_now_is_not_so_for_good() -> None:
