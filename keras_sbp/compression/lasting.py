@@ -50,7 +50,7 @@ def analyse_for_training(program: Program, *, norms_are_clipped: bool) -> Analys
     def find(op: Op) -> tuple[LayerHandler, str | None]:
         if stock_class(op.operation) is SBPLayer:
             if whole_branches_stay and not op.operation.alive.any():
-                return OPAQUE, "the loss, or a norm that is clipped, sees what is before it"
+                return OPAQUE, "the loss, or a norm that is clipped, may see what is before it"
             return _NARROWED, None
         handler, reason = find_handler(op)
         return handler, reason or _why_whole(op.operation, norms_are_clipped)
