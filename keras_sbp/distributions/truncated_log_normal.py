@@ -11,13 +11,17 @@ mean over [l, h] (weights sum to 1) and E[g] = ⟨f g⟩/⟨f⟩:
 
 - KL(q ‖ log-uniform) = log((b - a)/(h - l)) + E[log f] - log⟨f⟩. The first term is exactly 0 when
   [l, h] is all of [a, b]; ⟨f⟩ = 1 + ⟨expm1(log f)⟩ then lets the KL go to 0 with σ → ∞.
+  By parameters, ∂KL = Cov(log f, ∂log f): -2 Var(log f) by log σ, Cov(log f, x)/σ² by μ. The last
+  is all rounding for a tiny σ in the middle of [a, b], where both halves cancel; integrated by
+  parts it is f (1 - log f + E[log f]) at b less that at a, over ∫f dx, if the mode is μ.
 - E θ = e^{x*} (1 + m) with m = E[expm1(x - x*)].
 - SNR = E θ/√Var θ = (1 + m)/√E[(expm1(x - x*) - m)²]. The variance is a sum of squares of small
   differences that are computed as such, so a tiny σ or a steep tail costs no digits.
 
-x itself is never formed, only x - x*: σ = e^{-20} at μ = -10 is as precise as σ = 1. The nodes
-move with the parameters: at fixed nodes ∂log f/∂μ would be a sum of terms of size 1/σ that cancel.
-For the moments [l, h] reaches 2σ² further up, where θ² q has its mass.
+x itself is never formed, only x - x*: σ = e^{-20} at μ = -10 is as precise as σ = 1. The moments
+are differentiated automatically, and the nodes move with the parameters: at fixed nodes ∂log f/∂μ
+would be a sum of terms of size 1/σ that cancel. For the moments [l, h] reaches 2σ² further up,
+where θ² q has its mass.
 """
 
 from __future__ import annotations
@@ -94,14 +98,33 @@ class TruncatedLogNormal:
     def kl_to_log_uniform(self) -> Any:
         """Returns the KL divergence to the log-uniform prior on the same interval, in nats."""
         xp = self._xp
-        length, _, log_f = self._nodes(widen=False)
-        weights = self._rule.weights
+        length, offset, log_f = self._nodes(widen=False)
         excess = xp.expm1(log_f)
-        mean_excess = xp.sum(weights * excess, axis=-1)
-        mean_log = xp.sum(weights * (1.0 + excess) * log_f, axis=-1) / (1.0 + mean_excess)
-        # Not log(width / length): its derivative squares a length that may be 1e-23.
-        uncovered = -xp.log(length / (self.log_high - self.log_low))
-        return uncovered + mean_log - xp.log1p(mean_excess)
+        mean_excess = xp.sum(self._rule.weights * excess, axis=-1)
+        share = self._rule.weights * (1.0 + excess) / (1.0 + mean_excess[..., None])
+        mean_log = xp.sum(share * log_f, axis=-1)
+        uncovered = xp.log((self.log_high - self.log_low) / length)
+        kl = uncovered + mean_log - xp.log1p(mean_excess)
+        if xp is np:
+            return kl
+        deviation = log_f - mean_log[..., None]
+        by_log_sigma = -2.0 * xp.sum(share * deviation * deviation, axis=-1)
+        covariance = xp.sum(share * deviation * offset, axis=-1)
+        by_mu = self._kl_by_mu(covariance, mean_log, length * (1.0 + mean_excess))
+        return self._differentiable(kl, by_mu, by_log_sigma)
+
+    def _kl_by_mu(self, covariance: Any, mean_log: Any, area: Any) -> Any:
+        """Returns the derivative of the KL from Cov(log f, x), E[log f] and ∫f dx."""
+        xp, precision = self._xp, self._xp.exp(-self.log_sigma)
+
+        def at(end: float) -> Any:
+            u = (end - self._mode) * precision
+            log_f = -0.5 * u * u
+            return xp.exp(log_f) * (1.0 - log_f + mean_log)
+
+        inside = (at(self.log_high) - at(self.log_low)) / area
+        outside = covariance * precision * precision
+        return xp.where(self._mode == self.mu, inside, outside)
 
     def mean(self) -> Any:
         """Returns E θ."""
@@ -129,17 +152,15 @@ class TruncatedLogNormal:
         Returns:
             Samples in `[exp(log_low), exp(log_high)]`, of the given shape.
         """
-        offset = sampling.inverse_cdf(
-            self._uniform(shape, seed),
-            self.mu,
-            self.log_sigma,
-            self.log_low,
-            self.log_high,
-            self._rule,
-            self._xp,
-        )
-        theta = self._xp.exp(self._mode) * self._xp.exp(offset)
-        return self._xp.clip(theta, math.exp(self.log_low), math.exp(self.log_high))
+        xp, uniform = self._xp, self._uniform(shape, seed)
+        bounds = (self.log_low, self.log_high)
+        unit = sampling.Unit(self.mu, self.log_sigma, *bounds, self._rule, xp)
+        offset = sampling.draw(uniform, unit, xp)
+        theta = xp.clip(xp.exp(self._mode) * xp.exp(offset), *(math.exp(bound) for bound in bounds))
+        if xp is np:
+            return theta
+        slopes = sampling.slopes(uniform, offset, unit, xp)
+        return self._differentiable(theta, *(theta * slope for slope in slopes))
 
     def delta_f_log_normal(self, log_mean: float, sigma: float) -> Any:
         """Returns by how much the log evidence grows under a log-normal prior, in nats.
@@ -166,6 +187,15 @@ class TruncatedLogNormal:
     def _delta_f(self, function: Callable, reduced: tuple[float, float]) -> Any:
         bounds = (self.log_low, self.log_high)
         return function(self.mu, self.log_sigma, bounds, reduced, self._rule, self._xp)
+
+    def _differentiable(self, value: Any, by_mu: Any, by_log_sigma: Any) -> Any:
+        """Returns a tensor with these derivatives: automatic ones of the value cost far more."""
+        constant = keras.ops.stop_gradient
+        return (
+            constant(value)
+            + (self.mu - constant(self.mu)) * constant(by_mu)
+            + (self.log_sigma - constant(self.log_sigma)) * constant(by_log_sigma)
+        )
 
     @property
     def _xp(self) -> ModuleType:

@@ -17,23 +17,29 @@ both = pytest.mark.parametrize(("xp", "dtype", "convert"), [HOST, TENSOR], ids=[
 LEVELS = np.array([1e-4, 0.03, 0.25, 0.5, 0.75, 0.97, 1 - 1e-4])
 
 
-def inverse_cdf(levels, mu, log_sigma, xp, dtype, convert, low=-20.0, high=0.0):
-    parameters = (convert(levels), convert(mu), convert(log_sigma))
+def draw(uniform, mu, log_sigma, xp, dtype, convert, low=-20.0, high=0.0):
+    """Returns x - x*, and its derivatives by mu and by log_sigma."""
     rule = special.quadrature(dtype, xp)
-    return np.asarray(sampling.inverse_cdf(*parameters, low, high, rule, xp), "float64")
+    unit = sampling.Unit(convert(mu), convert(log_sigma), low, high, rule, xp)
+    uniform = convert(np.broadcast_to(uniform, np.broadcast_shapes(uniform.shape, mu.shape)))
+    offset = sampling.draw(uniform, unit, xp)
+    drawn = (offset, *sampling.slopes(uniform, offset, unit, xp))
+    return [np.asarray(values, "float64") for values in drawn]
 
 
 @both
-@pytest.mark.parametrize(("low", "high"), [(-20.0, 0.0), (-5.0, 2.0)])
+@pytest.mark.parametrize(("low", "high"), [(-20.0, 0.0), (-5.0, 2.0), (-0.1, 0.0), (-1e-3, 0.0)])
 def test_inverts_the_distribution_function(xp, dtype, convert, low, high):
     axis = np.concatenate([np.linspace(-20, 5, 11), np.linspace(5.25, 7, 8), [10.0, 17.0, 25.0]])
     mu, log_sigma = (x.ravel() for x in np.meshgrid(np.linspace(-20, 5, 11), axis))
-    offsets = inverse_cdf(LEVELS[:, None], mu, log_sigma, xp, dtype, convert, low, high)
+    offsets, *_ = draw(LEVELS[:, None], mu, log_sigma, xp, dtype, convert, low, high)
     mode = np.clip(mu, low, high)
     for level, row in zip(LEVELS, offsets, strict=True):
         for point in zip(row, mode, mu, log_sigma, strict=True):
             found = reference.distribution_function(*point, low, high)
-            assert found == pytest.approx(level, abs=3e-5), point
+            # What is drawn for p is exceeded, seen from the nearer end, with probability p.
+            expected = level if point[2] > 0.5 * (low + high) else 1 - level
+            assert found == pytest.approx(expected, abs=3e-5), point
 
 
 @pytest.mark.parametrize("make", [np.asarray, TENSOR[2]], ids=["host", "tensor"])
@@ -77,7 +83,8 @@ def test_extreme_levels_are_finite(xp, dtype, convert):
     mu, log_sigma, _ = reference.grid()
     edge = 2.0**-24
     levels = np.array([edge, 1 - edge])[:, None, None]
-    assert np.all(np.isfinite(inverse_cdf(levels, mu, log_sigma, xp, dtype, convert)))
+    for values in draw(levels, mu, log_sigma, xp, dtype, convert):
+        assert np.all(np.isfinite(values))
 
 
 def test_gradients_are_finite_on_the_grid_and_beyond():
@@ -89,39 +96,59 @@ def test_gradients_are_finite_on_the_grid_and_beyond():
         assert all(np.all(np.isfinite(g)) for g in found)
 
 
-def exact_slopes(level, mu, log_sigma):
+def exact_slopes(level, mu, log_sigma, low, high):
     """Derivatives of the inverse distribution function by mu and log_sigma, by mpmath."""
 
     def quantile(m, s):
         sigma = mpmath.exp(s)
-        start, end = (mpmath.erfc((m - y) / sigma / mpmath.sqrt(2)) / 2 for y in (-20, 0))
+        start, end = (mpmath.erfc((m - y) / sigma / mpmath.sqrt(2)) / 2 for y in (low, high))
         p = start + level * (end - start)
         return m - sigma * mpmath.sqrt(2) * mpmath.erfinv(1 - 2 * p)
 
     with mpmath.workdps(150):
-        level, m, s = (mpmath.mpf(float(v)) for v in (level, mu, log_sigma))
+        level, m, s, low, high = (mpmath.mpf(float(v)) for v in (level, mu, log_sigma, low, high))
         by_mu = mpmath.diff(lambda x: quantile(x, s), m, h="1e-40")
         return float(by_mu), float(mpmath.diff(lambda x: quantile(m, x), s, h="1e-40"))
 
 
-def test_gradients_are_right():
-    # Inside, both moderate tails, a steep tail (nearly exponential) and a wide σ (narrow form);
-    # then exactly at the bounds, where every gate starts.
-    mu = np.array([-8.0, -3.0, -20.5, 1.5, 3.0, -10.0, 0.0, 0.0, -20.0, -20.0])
-    log_sigma = np.array([1.0, -2.0, -1.0, 0.0, -1.5, 7.0, -5.0, 1.0, 5.0, 2.0])
-    levels = np.array([0.05, 0.5, 0.9])
+# Inside, both moderate tails, a steep tail (nearly exponential) and a wide σ (narrow form); then
+# exactly at the bounds, where every gate starts, tiny σ inside and near a bound, and tails at both
+# sides of where the forms change.
+SLOPES_AT = [
+    *((-8.0, 1.0), (-3.0, -2.0), (-20.5, -1.0), (1.5, 0.0), (3.0, -1.5), (-10.0, 7.0)),
+    *((0.0, -5.0), (0.0, 1.0), (-20.0, 5.0), (-20.0, 2.0), (-10.0, -12.0), (-0.01, -4.0)),
+    *((2.0, -1.6), (2.0, -1.62), (5.0, 4.9), (-4.0, 6.4), (1.0, -3.0), (-27.0, 0.5)),
+]
 
-    def x(m, s):
-        rule = special.quadrature("float32", keras.ops)
-        u = keras.ops.convert_to_tensor(level, "float32")
-        offset = sampling.inverse_cdf(u, m, s, -20.0, 0.0, rule, keras.ops)
-        return offset + keras.ops.clip(m, -20.0, 0.0)
 
-    for level in levels:
-        found = gradients(x, mu, log_sigma)
-        exact = np.array([exact_slopes(level, *p) for p in zip(mu, log_sigma, strict=True)]).T
-        for gradient, expected in zip(found, exact, strict=True):
-            np.testing.assert_allclose(gradient, expected, rtol=5e-3, atol=1e-4)
+@both
+@pytest.mark.parametrize(("low", "tolerance"), [(-20.0, 6e-4), (-0.1, 1e-4)])
+def test_derivatives_are_right(xp, dtype, convert, low, tolerance):
+    high = 0.0
+    # Further out the reference itself would need more digits.
+    points = [(m, s) for m, s in SLOPES_AT if max(m - high, low - m) < 22 * np.exp(s)]
+    assert len(points) > 10
+    mu, log_sigma = np.array(points).T
+    uniform = np.array([0.05, 0.5, 0.9])
+    _, *found = draw(uniform[:, None], mu, log_sigma, xp, dtype, convert, low, high)
+    for i, p in enumerate(uniform):
+        for j, (m, s) in enumerate(points):
+            level = p if m > 0.5 * (low + high) else 1 - p
+            exact = exact_slopes(level, m, s, low, high)
+            for slope, expected in zip((found[0][i, j], found[1][i, j]), exact, strict=True):
+                assert slope == pytest.approx(expected, rel=5e-3, abs=tolerance), (p, m, s)
+
+
+def test_samples_carry_these_derivatives():
+    mu, log_sigma = np.array(SLOPES_AT).T
+    shape = (8, *mu.shape)
+    found = gradients(lambda m, s: TruncatedLogNormal(m, s).sample(shape, seed=4), mu, log_sigma)
+    posterior = TruncatedLogNormal(TENSOR[2](mu), TENSOR[2](log_sigma))
+    uniform = np.asarray(posterior._uniform(shape, 4), "float64")
+    offset, *slopes = draw(uniform, mu, log_sigma, *TENSOR)
+    theta = np.exp(np.clip(mu, -20, 0) + offset)
+    for gradient, slope in zip(found, slopes, strict=True):
+        np.testing.assert_allclose(gradient, (theta * slope).sum(0), rtol=5e-3, atol=1e-4)
 
 
 def test_a_seed_decides_the_samples():
