@@ -11,16 +11,20 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # TensorFlow's start-up notes would bury the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-jax test-kernels test-extras test-peer random-graphs lint format docs docs-tables clean
+.PHONY: demo test test-stress test-jax test-kernels test-extras test-peer random-graphs lint format docs docs-tables clean
 .DELETE_ON_ERROR:
 
 ## demo: the whole journey on a real data set that needs no download
 demo: $(VENV)/.has-demo
 	KERAS_BACKEND=tensorflow $(BIN)/python -m keras_sbp demo --restart
 
-## test: all tests, Keras on TensorFlow
+## test: the tests for every edit, Keras on TensorFlow
 test: $(VENV)/.has-dev
-	KERAS_BACKEND=tensorflow $(PYTEST)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not stress"
+
+## test-stress: the others: many networks, whole journeys, every page's code, processes of their own
+test-stress: $(VENV)/.has-dev
+	KERAS_BACKEND=tensorflow $(PYTEST) -m stress
 
 ## test-jax: the backend-neutral tests that differ most by backend, Keras on JAX
 # XLA need not optimise what runs once. Compiling every shape of a random network takes long.
@@ -32,7 +36,7 @@ JAX_TESTS := tests/distributions tests/layers tests/rules tests/callbacks tests/
 test-jax: $(VENV)/.has-dev
 	KERAS_BACKEND=jax \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
-		$(PYTEST) --graphs 4 $(JAX_TESTS)
+		$(PYTEST) -m "not stress" $(JAX_TESTS)
 
 ## test-kernels: the tests of kernels that TensorFlow has on some processors only, with and without
 test-kernels: $(VENV)/.has-dev

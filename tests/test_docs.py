@@ -79,6 +79,7 @@ class OutputChecker(doctest.OutputChecker):
         return not want or super().check_output(want, got, optionflags)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("path", list(page_cases()))
 def test_code_of_a_page_runs(path: pathlib.Path) -> None:
     namespace = {"__name__": "page"}
@@ -233,6 +234,7 @@ def run_docstring_block(thing: object, namespace: dict) -> None:
         exec(code, namespace)
 
 
+@pytest.mark.stress
 @needs_tensorflow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(

@@ -53,15 +53,18 @@ def run(script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("argv", [["/usr/bin/keras-sbp"], ["keras-sbp.exe"], ["-m"]], ids=str)
 def test_help_imports_no_keras(argv):
     assert run(ALL_HELP.format(argv=argv)).splitlines()[-1] == "[]"
 
 
+@pytest.mark.stress
 def test_names_come_on_first_use_under_the_command_line():
     run(LAZY)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("argv", [["train.py"], [""], ["-c"], []], ids=str)
 def test_import_registers_the_layers_everywhere_else(argv):
     run(EAGER.format(argv=argv))

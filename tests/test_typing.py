@@ -86,10 +86,12 @@ def mypy(python: pathlib.Path, folder: pathlib.Path, script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.stress
 def test_a_script_sees_the_types(python: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert mypy(python, tmp_path, RIGHT).startswith("Success"), mypy(python, tmp_path, RIGHT)
 
 
+@pytest.mark.stress
 def test_a_wrong_call_is_seen(python: pathlib.Path, tmp_path: pathlib.Path) -> None:
     said = mypy(python, tmp_path, WRONG)
     assert 'script.py:5: error: Unexpected keyword argument "verfy" for "prune"' in said

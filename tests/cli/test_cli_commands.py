@@ -238,6 +238,7 @@ def test_benchmark(files, tmp_path, capsys):
     assert "faster" in capsys.readouterr().out
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 def test_results_alone_are_on_the_standard_output(files, tmp_path):
     """TensorFlow writes to the process's own streams; so this needs a process."""
@@ -252,6 +253,7 @@ def test_results_alone_are_on_the_standard_output(files, tmp_path):
     assert "Exporting" in done.stderr
 
 
+@pytest.mark.stress
 def test_what_reads_the_output_may_stop_reading(files):
     done = subprocess.run(
         f"{sys.executable} -m keras_sbp inspect {files / 'gated.keras'} --json | true",

@@ -49,6 +49,7 @@ def epochs_run(monkeypatch):
     return seen
 
 
+@pytest.mark.stress
 def test_digits_in_small(tmp_path, capsys):
     recipe = dataclasses.replace(DIGITS, baseline_epochs=1, gated_epochs=1, batch_size=256)
     assert demonstrate(recipe, tmp_path / "out", enforce=False) == 0
@@ -81,6 +82,7 @@ def test_a_missed_target_is_1(tiny_mnist, mnist_folder, tmp_path, monkeypatch, c
     assert run(Targets(cpu_seconds=1e6)) == 0
 
 
+@pytest.mark.stress
 def test_mnist_resumes_after_an_interruption(
     tiny_mnist, mnist_folder, tmp_path, monkeypatch, epochs_run
 ):

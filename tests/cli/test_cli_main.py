@@ -36,6 +36,7 @@ def test_help_and_version_are_0(capsys):
     assert "--dataset" in capsys.readouterr().out
 
 
+@pytest.mark.stress
 def test_python_minus_m():
     done = subprocess.run(
         [sys.executable, "-m", "keras_sbp", "--version"], capture_output=True, text=True, check=True

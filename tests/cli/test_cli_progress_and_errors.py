@@ -110,6 +110,7 @@ def test_on_a_terminal_progress_is_one_line_that_changes(capsys):
     assert said.count("\n") <= 3
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 def test_a_reader_that_stops_reading_sees_no_traceback(files):
     done = subprocess.run(

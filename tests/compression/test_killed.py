@@ -52,6 +52,7 @@ def files(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
     return folder / "trained.keras", folder / "data.npz"
 
 
+@pytest.mark.stress
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no system for it")
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_goes_on_after_kill_9(files, tmp_path, epoch: int) -> None:

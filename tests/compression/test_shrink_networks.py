@@ -77,6 +77,7 @@ def group_normalization() -> Model:
 NETWORKS = [transformer, convolutions, recurrent, nested_and_shared, embedding, group_normalization]
 
 
+@pytest.mark.stress
 @pytest.mark.filterwarnings("ignore:Frozen units stay until prune")
 @pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 def test_the_next_steps_are_the_same(make) -> None:

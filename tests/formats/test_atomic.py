@@ -103,6 +103,7 @@ def test_killed_at_every_step(tmp_path, kind, existing):
         assert set(states) <= {"none", "new"}
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.keras"])
 def test_export_killed_before_the_last_step(tmp_path, name):

@@ -35,6 +35,7 @@ for name in ("b.tflite", "b.onnx", "b.xml"):
 """
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 def test_nothing_but_the_users_own_is_on_the_screen(tmp_path):
     done = subprocess.run(

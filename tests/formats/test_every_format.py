@@ -11,7 +11,14 @@ import pytest
 
 from keras_sbp import export
 from keras_sbp.formats.litert_model import LiteRTModel, float_ops
-from tests.formats.architectures import ARCHITECTURES, answers, examples, recurrent
+from tests.formats.architectures import (
+    ARCHITECTURES,
+    answers,
+    convolutional,
+    examples,
+    recurrent,
+    two_to_two,
+)
 
 pytestmark = pytest.mark.tensorflow
 
@@ -68,7 +75,15 @@ def _network(build) -> tuple[keras.Model, dict[str, np.ndarray]]:
     return model, examples(model, EXAMPLES)
 
 
-architectures = pytest.mark.parametrize("build", ARCHITECTURES, ids=lambda build: build.__name__)
+def _unless(quick, build) -> tuple[pytest.MarkDecorator, ...]:
+    """One architecture is for every edit."""
+    return () if build is quick else (pytest.mark.stress,)
+
+
+architectures = pytest.mark.parametrize(
+    "build",
+    [pytest.param(b, id=b.__name__, marks=_unless(two_to_two, b)) for b in ARCHITECTURES],
+)
 
 
 def _sizes(model: keras.Model) -> int:
@@ -124,7 +139,12 @@ QUANTIZATIONS = {
 
 # LiteRT has no int16x8 for integer inputs; test_quantization.py shows what is said of it.
 CASES = [
-    pytest.param(build, quantization, id=f"{build.__name__}-{quantization}")
+    pytest.param(
+        build,
+        quantization,
+        id=f"{build.__name__}-{quantization}",
+        marks=_unless(convolutional, build),
+    )
     for build in ARCHITECTURES
     for quantization in QUANTIZATIONS
     if (build, quantization) != (recurrent, "int16x8")

@@ -34,12 +34,18 @@ WHOLE = ["MobileNetV2", "MobileNetV3Small", "Subclassed ResNet"]
 # JAX compiles every call of every shape, so two networks must do there.
 UNDER_JAX = ("ResNet", "Subclassed ResNet")
 
+# The others are run by `make test-stress`.
+SHORTEST = "ResNetV2"
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    found = [] if name in UNDER_JAX else [pytest.mark.tensorflow]
+    return found if name == SHORTEST else [*found, pytest.mark.stress]
+
+
 NETWORKS = [Architecture(name, build) for name, build in MINIATURES.items()]
 NETWORKS += [catalogue()[name] for name in WHOLE]
-CASES = [
-    pytest.param(n, id=n.name, marks=() if n.name in UNDER_JAX else pytest.mark.tensorflow)
-    for n in NETWORKS
-]
+CASES = [pytest.param(n, id=n.name, marks=marks(n.name)) for n in NETWORKS]
 
 SOFTMAX = "activation 'softmax' is not known to act on each unit alone"
 
@@ -57,6 +63,7 @@ def test_prunes_exactly(network: Architecture) -> None:
     assert row["units_kept"] < 0.65 * row["units"]
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 def test_the_rest_is_rounding() -> None:
     row = measure(catalogue()["MobileNetV2"], dtype="float64")

@@ -257,6 +257,7 @@ def test_small_model_trains_on() -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.stress
 def test_file_loads_where_this_package_is_not_installed(tmp_path) -> None:
     features = Input((30,))
     x = gate()(layers.Dense(100, activation="gelu")(gate()(features)))

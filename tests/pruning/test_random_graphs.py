@@ -39,13 +39,24 @@ SETTINGS = hypothesis.settings(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "batch" not in metafunc.fixturenames:
+        return
     first, graphs = (metafunc.config.getoption(o) for o in ("--first-seed", "--graphs"))
     starts = range(first, first + graphs, PER_TEST)
     batches = [range(s, min(s + PER_TEST, first + graphs)) for s in starts]
     metafunc.parametrize("batch", batches, ids=[f"{b.start}-{b.stop - 1}" for b in batches])
 
 
+@pytest.mark.stress
 def test_same_function(batch: range) -> None:
+    prune_and_compare(batch)
+
+
+def test_same_function_of_a_few() -> None:
+    prune_and_compare(range(4))
+
+
+def prune_and_compare(batch: range) -> None:
     seen: Counter[str] = Counter()
 
     @hypothesis.seed(batch.start)

@@ -393,6 +393,7 @@ for shape, axis, layer in cases:
 """
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 @pytest.mark.remedy("Pass verify=False, and the report says that nothing was compared; or run this")
 @pytest.mark.parametrize(("backend", "said"), [("tensorflow", "told"), ("jax", "runs True")])
