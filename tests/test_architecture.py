@@ -15,50 +15,10 @@ import pytest
 
 import keras_sbp
 from keras_sbp import public
+from tools import rooms
+from tools.rooms import DOORS, MODULES, PACKAGE, ROOMS, imported, room_of
 
-PACKAGE = pathlib.Path(keras_sbp.__file__).parent
-ROOMS = [
-    "version",
-    "_keras",
-    "_optimizers",
-    "_arguments",
-    "telling",
-    "printing",
-    "comparing",
-    "distributions",
-    "rules",
-    "layers",
-    "program",
-    "handlers",
-    "formats",
-    "benchmarking",
-    "insertion",
-    "evidence",
-    "pruning",
-    "testing",
-    "exporting",
-    "integrations",
-    "callbacks",
-    "compression",
-    "public",
-    "demo",
-    "cli",
-    "__init__",
-    "__main__",
-]
-FILES = sorted(PACKAGE.rglob("*.py"))
-
-
-def module_of(path: pathlib.Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts).removesuffix(".__init__")
-
-
-MODULES = {module_of(path): path for path in FILES}
-
-
-def room_of(path: pathlib.Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+FILES = sorted(MODULES.values())
 
 
 def imports_of(path: pathlib.Path) -> set[str]:
@@ -91,26 +51,32 @@ def test_imports(path: pathlib.Path) -> None:
 def test_order_of_rooms_in_contributing() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
     listed = re.search(r"is a row of rooms: (.*?)\. A room", text, re.DOTALL)[1]
-    doors = ("version", "public", "__init__", "__main__")
-    folders = [room for room in ROOMS if room not in doors]
+    folders = [room for room in ROOMS if room not in DOORS]
     assert re.split(r",\s+", listed) == folders
+
+
+def test_every_room_is_listed_once() -> None:
+    assert sorted(ROOMS) == sorted({room_of(path) for path in FILES})
+
+
+def test_picture_of_rooms_is_that_of_the_code() -> None:
+    assert rooms.PICTURE.read_text("utf-8") == rooms.picture(), "run: python -m tools.rooms"
+    assert "docs/images/rooms.svg" in (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+
+
+def test_picture_has_the_rooms_in_order_and_every_import() -> None:
+    drawn = rooms.picture()
+    named = re.findall(r'font-weight="bold" fill="#\w+">(\w+)<', drawn)
+    assert named == ROOMS[::-1]
+    said = set(re.findall(r"<title>(\w+) imports (\w+)</title>", drawn))
+    assert said == rooms.imports()
+    assert {("rules", "distributions"), ("cli", "public"), ("__init__", "version")} <= said
+    assert ("rules", "layers") not in said
 
 
 def test_warnings_are_given_where_they_find_the_users_line() -> None:
     giving = [path.name for path in FILES if "warnings.warn" in path.read_text()]
     assert giving == ["telling.py"]
-
-
-def imported(source: str) -> set[str]:
-    """The package's modules that a source names, also for types only and inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            named = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= named & MODULES.keys() or {node.module}
-    return found & MODULES.keys()
 
 
 @pytest.mark.parametrize(

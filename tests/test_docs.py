@@ -108,6 +108,17 @@ def test_names_and_files_of_a_page_exist(path: pathlib.Path) -> None:
         assert re.search(rf"^{''.join(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+def test_where_to_start_are_five_tasks_with_three_files_at_most() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    section = re.search(r"^## Where to start\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
+    _, _, *tasks = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(tasks) == 5
+    for task in tasks:
+        files = re.findall(r"`([\w/]+\.\w+)`", task)
+        assert 1 <= len(files) <= 3
+        assert all((ROOT / file).is_file() for file in files), files
+
+
 def test_every_page_is_in_the_navigation() -> None:
     named = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
     assert named == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
