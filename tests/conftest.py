@@ -12,6 +12,7 @@ import pytest
 from benchmarks.architectures import hub
 from keras_sbp.program import registry
 from tests import kernels
+from tests.wheel import Installed, install
 
 TFMOT = ("tf_keras", "tensorflow_model_optimization")
 PEER = ("torch", "torch_pruning")
@@ -44,6 +45,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     kernels.passes_under_jax(pyfuncitem)
     return True
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The package's wheel, in an environment of its own."""
+    return install(tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture

@@ -23,16 +23,11 @@ import pytest
 
 import keras_sbp
 from keras_sbp.program.activations import ELEMENTWISE
+from tests.pages import ROOT, blocks
 from tools import supported_layers
 
-ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-BLOCK = re.compile(
-    r"^```(?P<fence>python|py)\n(?P<shown>.*?)^```$|^<!-- python\n(?P<hidden>.*?)^-->$",
-    re.DOTALL | re.MULTILINE,
-)
-
 needs_tensorflow = pytest.mark.tensorflow
 
 # Short trainings on little data: the monitor's warnings are in place.
@@ -41,14 +36,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 def name_of(path: pathlib.Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def blocks(text: str, fence: str) -> Iterator[tuple[int, str]]:
-    """Yields (line number, code); hidden blocks belong to the fence `python`."""
-    for match in BLOCK.finditer(text):
-        if (match["fence"] or "python") == fence:
-            code = match["shown"] if match["hidden"] is None else match["hidden"]
-            yield text[: match.start()].count("\n") + 2, code
 
 
 def compiled(text: str, line: int, path: pathlib.Path) -> object:

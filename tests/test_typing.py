@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 import subprocess
 import sys
-import sysconfig
-import venv
-import zipfile
 
-import pytest
-
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.wheel import Installed
 
 RIGHT = """
 from typing import Any, assert_type
@@ -57,42 +51,28 @@ ignore_missing_imports = True
 """
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A Python that has the wheel, and all that this one has beside it."""
-    folder = tmp_path_factory.mktemp("installed")
-    source = folder / "source"
-    shutil.copytree(ROOT / "keras_sbp", source / "keras_sbp")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", folder, source], check=True)
-    venv.create(folder / "venv")
-    [packages] = (folder / "venv").glob("lib/python*/site-packages")
-    [wheel] = folder.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(packages)
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
-    return folder / "venv/bin/python"
-
-
-def mypy(python: pathlib.Path, folder: pathlib.Path, script: str) -> str:
+def mypy(installed: Installed, folder: pathlib.Path, script: str) -> str:
     (folder / "script.py").write_text(script)
     (folder / "mypy.ini").write_text(CONFIG)
-    command = [sys.executable, "-m", "mypy", "--strict", "script.py", "--python-executable", python]
-    cache = python.parents[2] / "cache"
+    command = [sys.executable, "-m", "mypy", "--strict", "script.py", "--python-executable"]
+    cache = installed.wheel.parent / "cache"
     done = subprocess.run(
-        [*command, "--cache-dir", cache], cwd=folder, capture_output=True, text=True, check=False
+        [*command, installed.python, "--cache-dir", cache],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout
 
 
 @pytest.mark.stress
-def test_a_script_sees_the_types(python: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert mypy(python, tmp_path, RIGHT).startswith("Success"), mypy(python, tmp_path, RIGHT)
+def test_a_script_sees_the_types(installed: Installed, tmp_path: pathlib.Path) -> None:
+    assert mypy(installed, tmp_path, RIGHT).startswith("Success"), mypy(installed, tmp_path, RIGHT)
 
 
 @pytest.mark.stress
-def test_a_wrong_call_is_seen(python: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    said = mypy(python, tmp_path, WRONG)
+def test_a_wrong_call_is_seen(installed: Installed, tmp_path: pathlib.Path) -> None:
+    said = mypy(installed, tmp_path, WRONG)
     assert 'script.py:5: error: Unexpected keyword argument "verfy" for "prune"' in said
     assert 'script.py:6: error: Argument "keep" to "L1Norm" has incompatible type "str"' in said
