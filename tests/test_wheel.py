@@ -45,6 +45,7 @@ def test_command_is_installed(installed: Installed, tmp_path: pathlib.Path) -> N
     assert keras_sbp.__version__ in done.stdout, done.stderr
 
 
+@pytest.mark.stress
 @pytest.mark.tensorflow
 def test_journey_of_the_readme(installed: Installed, tmp_path: pathlib.Path) -> None:
     """All of the README's code that is meant to run, as a user's script."""
